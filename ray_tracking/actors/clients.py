@@ -1,0 +1,62 @@
+"""Calls to actors by name: the one place where Ray's errors become ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RaySystemError
+
+from ray_tracking.errors import Unavailable
+
+NAMESPACE = "ray_tracking"
+
+
+class ShardClients:
+    """
+    Calls shards by index.
+
+    Args:
+        names: The actor name of each shard.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+        self._handles: dict[int, Any] = {}
+
+    async def submit(self, shard: int, blob: bytes) -> bytes:
+        """
+        Send submissions to a shard.
+
+        Raises:
+            Unavailable: If it cannot be reached. Whether it had got the blob is open;
+                sending the same blob again is safe.
+        """
+        answer: bytes = await self._call(shard, "submit", blob)
+        return answer
+
+    async def statuses(self, timeout_s: float = 2.0) -> list[dict[str, Any] | None]:
+        """What each shard says of itself; None for one that does not answer in time."""
+
+        async def ask(shard: int) -> dict[str, Any] | None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    status: dict[str, Any] = await self._call(shard, "status")
+                    return status
+            except (Unavailable, TimeoutError):
+                return None
+
+        return list(await asyncio.gather(*[ask(shard) for shard in range(len(self._names))]))
+
+    async def _call(self, shard: int, method: str, *args: Any) -> Any:
+        try:
+            handle = self._handles.get(shard)
+            if handle is None:
+                handle = ray.get_actor(self._names[shard], NAMESPACE)
+                self._handles[shard] = handle
+            return await getattr(handle, method).remote(*args)
+        except (RayActorError, RaySystemError, ValueError) as error:
+            # ValueError: no actor of that name now. It may come back under a new handle.
+            self._handles.pop(shard, None)
+            raise Unavailable(f"shard {shard} cannot be reached") from error

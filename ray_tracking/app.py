@@ -1,0 +1,181 @@
+"""
+What ``serve run`` builds: the composition root, which knows every other module.
+
+``build`` is annotated with :class:`Settings`, so Serve validates the YAML's ``args``
+into it. For that the annotation must be a class, not a string: no
+``from __future__ import annotations`` here.
+"""
+
+import asyncio
+import time
+from importlib import import_module
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from ray_tracking.actors.clients import ShardClients
+from ray_tracking.actors.supervisor import Runtime, Supervisor
+from ray_tracking.errors import SettingsError
+from ray_tracking.http.app import App
+from ray_tracking.http.gatherer import Gatherer
+from ray_tracking.http.listener import Listener
+from ray_tracking.http.ports import Ports
+from ray_tracking.pipeline.enrich import load_rules
+from ray_tracking.pipeline.gather import GatherPolicy
+from ray_tracking.pipeline.health import overall_health, readiness
+from ray_tracking.pipeline.route import Router
+from ray_tracking.pipeline.validate import Rule
+from ray_tracking.settings import Settings
+from ray_tracking.sources.tokens import TokenKeys
+from ray_tracking.stores.geo import GeoTable
+from ray_tracking.stores.queries import Queries
+
+#: How old a status may be that several requests share.
+_STATUS_FOR_S = 0.5
+
+
+class SupervisorReplica:
+    """Starts, watches and stops the parts of the system."""
+
+    # Serve awaits it: the replica counts as started only when everything is up.
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
+        self._supervisor = Supervisor(settings.with_environment())
+        await self._supervisor.start()
+
+    async def runtime(self) -> Runtime:
+        return await self._supervisor.runtime()
+
+    async def health(self) -> dict[str, Any]:
+        return await self._supervisor.health()
+
+    async def __del__(self) -> None:
+        await self._supervisor.stop()
+
+
+class IngressReplica:
+    """Takes events and answers questions over HTTP."""
+
+    def __init__(self, settings: Settings, supervisor: DeploymentHandle) -> None:
+        self._settings = settings.with_environment()
+        self._supervisor = supervisor
+        self._health_snapshot: tuple[float, Any] = (0.0, None)
+        self._health_lock = asyncio.Lock()
+        self._listener: Listener | None = None
+
+    async def __serve_build_asgi_app__(self) -> App:
+        """Called once, on the replica, when it starts."""
+        settings = self._settings
+        runtime: Runtime = await self._supervisor.runtime.remote()
+        self._shards = ShardClients(runtime.shard_names)
+        self._queries = await Queries.open(runtime.database_url, settings.database_schema)
+        self._gatherer = Gatherer(
+            self._shards.submit,
+            runtime.shard_of,
+            GatherPolicy(max_buffered_events=settings.max_buffer_size),
+        )
+        load_rules()
+        self._app = App(
+            Ports(
+                settings=settings,
+                gatherer=self._gatherer,
+                router=Router(settings.partitions, runtime.secret),
+                tokens=TokenKeys(runtime.encryption_keys),
+                queries=self._queries,
+                geo=GeoTable(settings.geo_database),
+                health=self._health,
+                ready=self._ready,
+                rules=load_validation_rules(settings),
+            )
+        )
+        if settings.listener == "replica":
+            self._listener = Listener(self._app, settings.host, settings.port)
+            await self._listener.start()
+        return self._app
+
+    async def check_health(self) -> None:
+        """The loop turns, and that is all: a part that is away must not end this one."""
+
+    async def __del__(self) -> None:
+        if self._listener is not None:
+            await self._listener.stop()
+        await self._app.tracking.drain()
+        await self._gatherer.drain()
+        await self._queries.close()
+
+    async def _ready(self) -> str | None:
+        return readiness(await self._shards.statuses(timeout_s=1.0))
+
+    async def _health(self) -> dict[str, Any]:
+        async with self._health_lock:
+            at_s, snapshot = self._health_snapshot
+            if time.monotonic() - at_s > _STATUS_FOR_S:
+                try:
+                    async with asyncio.timeout(5):
+                        snapshot = await self._supervisor.health.remote()
+                except Exception:
+                    # Whatever keeps the supervisor from answering is what there is to report.
+                    snapshot = None
+                self._health_snapshot = (time.monotonic(), snapshot)
+        return overall_health(snapshot)
+
+
+_COMMON: dict[str, Any] = {
+    # Our parts share the cores as they need them; a cluster's YAML may reserve some.
+    "ray_actor_options": {"num_cpus": 0},
+    "health_check_period_s": 1,
+    "health_check_timeout_s": 10,
+    "graceful_shutdown_wait_loop_s": 0.1,
+}
+
+SupervisorDeployment = serve.deployment(
+    name="Supervisor",
+    num_replicas=1,
+    max_ongoing_requests=100,
+    graceful_shutdown_timeout_s=25,
+    **_COMMON,
+)(SupervisorReplica)
+
+Ingress = serve.deployment(
+    name="Ingress",
+    max_ongoing_requests=10_000,
+    graceful_shutdown_timeout_s=10,
+    **_COMMON,
+)(serve.ingress()(IngressReplica))
+
+
+def load_validation_rules(settings: Settings) -> list[Rule]:
+    """
+    The user's own rules, by their dotted paths.
+
+    Raises:
+        SettingsError: If one cannot be imported or is not callable.
+    """
+    rules: list[Rule] = []
+    for path in settings.validation_rules:
+        module, _, name = path.partition(":")
+        try:
+            rule = getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise SettingsError(f"validation_rules: {path!r} cannot be imported: {error}") from None
+        if not callable(rule):
+            raise SettingsError(f"validation_rules: {path!r} is not a function")
+        rules.append(rule)
+    return rules
+
+
+def build(settings: Settings) -> Application:
+    """
+    The application, from the ``args`` of the Serve YAML.
+
+    Raises:
+        SettingsError: If a setting is unknown or impossible.
+    """
+    settings = settings.with_environment()
+    load_validation_rules(settings)
+    ingress = Ingress
+    if not settings.autoscaling:
+        ingress = ingress.options(num_replicas=settings.ingress_replica_count)
+    application: Application = ingress.bind(settings, SupervisorDeployment.bind(settings))
+    return application

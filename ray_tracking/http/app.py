@@ -1,0 +1,115 @@
+"""
+The ASGI app: a table of the routes that every event goes through, and Starlette for
+the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ray_tracking.http.asgi import (
+    Handler,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    guarded,
+    send_json,
+)
+from ray_tracking.http.health import Health, proxy_health, proxy_routes
+from ray_tracking.http.ingest import Ingest
+from ray_tracking.http.openapi import document
+from ray_tracking.http.ports import Ports
+from ray_tracking.http.query import Query
+from ray_tracking.http.tracking import Tracking
+
+_POST = frozenset({"POST"})
+_GET = frozenset({"GET", "HEAD"})
+
+
+class App:
+    """
+    Answers every request of a replica.
+
+    Args:
+        ports: What the replica works with.
+    """
+
+    def __init__(self, ports: Ports) -> None:
+        self.tracking = Tracking(ports)
+        ingest = Ingest(ports)
+        pixel = (guarded(self.tracking.pixel), _GET)
+        click = (guarded(self.tracking.click), _GET)
+        single = (guarded(ingest.single), _POST)
+        self._exact: dict[str, tuple[Handler, frozenset[str]]] = {
+            "/events": single,
+            "/webhook/tracking": single,
+            "/events/batch": (guarded(ingest.batch), _POST),
+            "/tracking-links": (guarded(self.tracking.links), _POST),
+            "/pixel": pixel,
+            "/click": click,
+        }
+        self._prefixed = (("/pixel/", pixel), ("/click/", click))
+        self._rest = _starlette(ports)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+            return
+        path: str = scope["path"]
+        route = self._exact.get(path)
+        if route is None:
+            for prefix, candidate in self._prefixed:
+                if path.startswith(prefix):
+                    route = candidate
+                    break
+            else:
+                await self._rest(scope, receive, send)
+                return
+        handler, methods = route
+        if scope["method"] not in methods:
+            allowed = ", ".join(sorted(methods))
+            text = f"{scope['method']} is not answered here; use {allowed}"
+            body = {"success": False, "error": text}
+            await send_json(send, 405, body, [(b"allow", allowed.encode())])
+            return
+        await handler(scope, receive, send)
+
+
+def _starlette(ports: Ports) -> Starlette:
+    query, health = Query(ports), Health(ports)
+    openapi = document(ports.settings.public_base_url)
+
+    async def show_openapi(request: Request) -> Response:
+        return JSONResponse(openapi)
+
+    return Starlette(
+        routes=[
+            Route("/campaigns/{campaign_id}/stats", query.stats),
+            Route("/campaigns/{campaign_id}/events", query.events),
+            Route("/livez", health.live),
+            Route("/readyz", health.ready),
+            Route("/health/tracking", health.health),
+            Route("/openapi.json", show_openapi),
+            Route("/-/healthz", proxy_health),
+            Route("/-/routes", proxy_routes),
+        ],
+        exception_handlers={HTTPException: _http_error, Refusal: _refused},
+    )
+
+
+def _http_error(request: Request, error: Any) -> Response:
+    text = f"there is no {request.url.path}" if error.status_code == 404 else error.detail
+    body = {"success": False, "error": text}
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+def _refused(request: Request, refusal: Any) -> Response:
+    headers = {name.decode(): value.decode() for name, value in refusal.headers}
+    return JSONResponse({"success": False, "error": refusal.text}, refusal.status, headers)

@@ -1,0 +1,124 @@
+"""Events over the API: one at a time, or a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from ray_tracking.errors import InvalidEvent, MalformedRequest
+from ray_tracking.http.asgi import Receive, Scope, Send, header, read_body, send_json
+from ray_tracking.http.ports import Ports
+from ray_tracking.pipeline import answer
+from ray_tracking.pipeline.gather import Verdict
+from ray_tracking.pipeline.receive import (
+    JSON,
+    MAX_BATCH_BODY_BYTES,
+    MAX_BODY_BYTES,
+    MAX_DECOMPRESSED_BYTES,
+    NDJSON,
+    decompress,
+    media_type,
+    parse_batch,
+    parse_single,
+)
+from ray_tracking.pipeline.route import Submission
+from ray_tracking.pipeline.validate import item_type, validate_item
+
+#: A large batch lets other requests have the loop after so many items.
+_YIELD_EVERY = 250
+_MAX_KEY_CHARS = 128
+
+
+class Ingest:
+    """
+    The two ways in.
+
+    Args:
+        ports: What the replica works with.
+    """
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def single(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``POST /events`` and ``POST /webhook/tracking``: 202 only when it is durable."""
+        ports = self._ports
+        started = time.perf_counter()
+        ports.access.require(scope, "ingest")
+        media_type(header(scope, b"content-type"), (JSON,))
+        key = _idempotency_key(scope)
+        body = await read_body(scope, receive, MAX_BODY_BYTES)
+        item = parse_single(decompress(body, header(scope, b"content-encoding"), MAX_BODY_BYTES))
+        event_id, now_s = ports.mint()
+        try:
+            event = validate_item(item, now_s=now_s, rules=ports.rules)
+        except InvalidEvent as error:
+            await send_json(send, error.status, answer.invalid(error))
+            return
+        submission = ports.router.route(event, event_id, single=True, idempotency_key=key)
+        (outcome,) = await ports.gatherer.submit([submission])
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        if outcome.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
+            shown = answer.public_id(event.data.get("eventId"), event_id, outcome)
+            result = answer.processing_result(outcome, shown, ports.mode, elapsed_ms)
+            await send_json(send, 202 if outcome.verdict is Verdict.ACCEPTED else 200, result)
+            return
+        limited = outcome.verdict is Verdict.LIMITED
+        wait = answer.retry_after_s(
+            outcome.retry_after_s, ports.settings.effective_idempotency_window_ms
+        )
+        text = answer.LIMITED if limited else answer.OVERLOADED
+        await send_json(
+            send,
+            429 if limited else 503,
+            {"success": False, "error": text, "retryAfter": wait},
+            [(b"retry-after", str(wait).encode())],
+        )
+
+    async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``POST /events/batch``: each item has its own fate."""
+        ports = self._ports
+        started = time.perf_counter()
+        ports.access.require(scope, "ingest")
+        media = media_type(header(scope, b"content-type"), (JSON, NDJSON))
+        key = _idempotency_key(scope)
+        body = await read_body(scope, receive, MAX_BATCH_BODY_BYTES)
+        encoding = header(scope, b"content-encoding")
+        items = parse_batch(decompress(body, encoding, MAX_DECOMPRESSED_BYTES), media)
+        if not items:
+            error = InvalidEvent([("events", "must hold at least one event")])
+            await send_json(send, error.status, answer.invalid(error))
+            return
+        report = answer.BatchReport(ports.settings.effective_idempotency_window_ms)
+        submissions: list[Submission] = []
+        places = []
+        for index, item in enumerate(items):
+            if index % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+            event_id, now_s = ports.mint()
+            try:
+                event = validate_item(item, now_s=now_s, rules=ports.rules)
+            except InvalidEvent as error:
+                report.refuse(index, item_type(item), error)
+                continue
+            item_key = f"{key}:{index}" if key else None
+            submissions.append(ports.router.route(event, event_id, idempotency_key=item_key))
+            places.append((index, event.type))
+        outcomes = await ports.gatherer.submit(submissions) if submissions else []
+        for (index, event_type), outcome in zip(places, outcomes, strict=True):
+            report.settle(index, event_type, outcome)
+        status, result, headers = report.answer((time.perf_counter() - started) * 1000)
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send_json(send, status, result, raw)
+
+
+def _idempotency_key(scope: Scope) -> str | None:
+    key = header(scope, b"idempotency-key")
+    if key is None:
+        return None
+    key = key.strip().strip('"')
+    if not key or len(key) > _MAX_KEY_CHARS or not key.isprintable():
+        raise MalformedRequest(
+            f"Idempotency-Key must have 1 to {_MAX_KEY_CHARS} printable characters"
+        )
+    return key

@@ -1,0 +1,57 @@
+"""What the HTTP layer is given to work with. It knows these, and neither Ray nor databases."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_tracking.http.access import Access
+from ray_tracking.http.client_address import TrustedProxies
+from ray_tracking.http.gatherer import Gatherer
+from ray_tracking.pipeline.route import Router, event_id
+from ray_tracking.pipeline.validate import Rule
+from ray_tracking.settings import Settings
+from ray_tracking.sources.tokens import TokenKeys
+from ray_tracking.stores.geo import GeoTable
+from ray_tracking.stores.queries import Queries
+
+
+@dataclass
+class Ports:
+    """Everything a replica's handlers share."""
+
+    settings: Settings
+    gatherer: Gatherer
+    router: Router
+    tokens: TokenKeys
+    queries: Queries
+    geo: GeoTable
+    #: The merged health of the whole system, as the health page shows it.
+    health: Callable[[], Awaitable[dict[str, Any]]]
+    #: Whether events can be taken now, and if not, why.
+    ready: Callable[[], Awaitable[str | None]]
+    rules: Sequence[Rule] = ()
+    access: Access = field(init=False)
+    proxies: TrustedProxies = field(init=False)
+    _random: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.access = Access(self.settings.api_keys)
+        self.proxies = TrustedProxies(self.settings.trusted_proxies)
+
+    @property
+    def mode(self) -> str:
+        """The processing mode in force."""
+        pinned = self.settings.processing_mode
+        return "HYBRID" if pinned == "auto" else pinned.upper()
+
+    def mint(self) -> tuple[bytes, float]:
+        """A new event id, and the Unix time in seconds that it holds."""
+        now_ms = time.time_ns() // 1_000_000
+        if len(self._random) < 10:
+            self._random = os.urandom(4000)
+        random, self._random = self._random[:10], self._random[10:]
+        return event_id(now_ms, random), now_ms / 1000

@@ -1,0 +1,128 @@
+"""Reading back over the API: a campaign's figures and its events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from ray_tracking.errors import InvalidEvent
+from ray_tracking.events import EventType
+from ray_tracking.http.ports import Ports
+from ray_tracking.pipeline import answer
+from ray_tracking.pipeline.formulas import campaign_stats
+from ray_tracking.pipeline.receive import NDJSON
+from ray_tracking.stores.queries import Cursor, EventFilter
+from ray_tracking.stores.rows import StoreUnavailable
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+
+
+class Query:
+    """
+    The reading calls.
+
+    Args:
+        ports: What the replica works with.
+    """
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def stats(self, request: Request) -> Response:
+        """``GET /campaigns/{id}/stats``."""
+        self._ports.access.require(request.scope, "read")
+        campaign_id = request.path_params["campaign_id"]
+        try:
+            counts = await self._ports.queries.stats(campaign_id)
+        except StoreUnavailable:
+            return _database_away()
+        return JSONResponse(campaign_stats(campaign_id, counts, as_of=datetime.now(UTC)))
+
+    async def events(self, request: Request) -> Response:
+        """``GET /campaigns/{id}/events``: a page, or all of them as NDJSON."""
+        self._ports.access.require(request.scope, "read")
+        campaign_id = request.path_params["campaign_id"]
+        try:
+            chosen, limit, after = _read_parameters(request)
+        except InvalidEvent as error:
+            return JSONResponse(answer.invalid(error), 422)
+        if NDJSON in request.headers.get("accept", ""):
+            pages = self._ports.queries.stream_events(campaign_id, chosen)
+            return await _stream(pages)
+        try:
+            items, cursor = await self._ports.queries.events(
+                campaign_id, chosen, limit=limit, after=after
+            )
+        except StoreUnavailable:
+            return _database_away()
+        return JSONResponse({"items": items, "next": str(cursor) if cursor else None})
+
+
+def _read_parameters(request: Request) -> tuple[EventFilter, int, Cursor | None]:
+    """
+    The query parameters.
+
+    Raises:
+        InvalidEvent: Naming each that is wrong.
+    """
+    given = request.query_params
+    wrong: list[tuple[str, str]] = []
+    event_type = given.get("type")
+    if event_type is not None and event_type not in EventType._value2member_map_:
+        wrong.append(("type", f"is not one of {', '.join(EventType)}"))
+    span = [_read_time(given.get(name), name, wrong) for name in ("from", "to")]
+    limit = DEFAULT_LIMIT
+    if (text := given.get("limit")) is not None:
+        if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT:
+            limit = int(text)
+        else:
+            wrong.append(("limit", f"must be a number from 1 to {MAX_LIMIT}"))
+    after = None
+    if (text := given.get("after")) is not None:
+        try:
+            after = Cursor.parse(text)
+        except ValueError as error:
+            wrong.append(("after", str(error)))
+    if wrong:
+        raise InvalidEvent(wrong)
+    return EventFilter(event_type, *span), limit, after
+
+
+def _read_time(text: str | None, name: str, wrong: list[tuple[str, str]]) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        # A plus sign in a query string that nobody escaped arrives as a space.
+        moment = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        wrong.append((name, "must be ISO 8601 with an offset or Z, such as 2026-11-23T19:00:00Z"))
+    return moment
+
+
+async def _stream(pages: AsyncIterator[list[dict[str, Any]]]) -> Response:
+    """The first page decides the status; the rest follows as it is read."""
+    try:
+        first: list[dict[str, Any]] = await anext(pages, [])
+    except StoreUnavailable:
+        return _database_away()
+
+    async def lines() -> AsyncIterator[bytes]:
+        page: list[dict[str, Any]] | None = first
+        while page:
+            yield b"".join(orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in page)
+            page = await anext(pages, None)
+
+    return StreamingResponse(lines(), media_type=NDJSON)
+
+
+def _database_away() -> Response:
+    body = {"success": False, "error": "Postgres does not answer; events are still taken"}
+    return JSONResponse(body, 503, {"Retry-After": "2"})

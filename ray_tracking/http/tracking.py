@@ -1,0 +1,275 @@
+"""
+Pixels and clicks: the ways in that nobody can send again.
+
+The mail client always gets its GIF or its redirect: as soon as the event is durable,
+and then the answer says so, or after ``answer_timeout_ms`` in any case, while the event
+goes on. Whatever happens behind it, a bad day of ours never shows in somebody's mail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+import structlog
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from ray_tracking.errors import InvalidEvent
+from ray_tracking.events import Agent, Event, EventType, Identifier
+from ray_tracking.http.asgi import (
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    header,
+    read_body,
+    send_bytes,
+    send_json,
+)
+from ray_tracking.http.client_address import client_address
+from ray_tracking.http.ports import Ports
+from ray_tracking.pipeline import answer
+from ray_tracking.pipeline.enrich import enrich
+from ray_tracking.pipeline.gather import Verdict
+from ray_tracking.pipeline.receive import JSON, MAX_BODY_BYTES, media_type, parse_single
+from ray_tracking.pipeline.route import Submission
+from ray_tracking.pipeline.rows import iso_utc
+from ray_tracking.pipeline.validate import explain
+from ray_tracking.sources.destination import check_destination, location_header
+from ray_tracking.sources.tokens import ClickToken, OpenToken
+
+#: A transparent pixel, 43 bytes.
+GIF = base64.b64decode("R0lGODlhAQABAJAAAP8AAAAAACH5BAUQAAAALAAAAAABAAEAAAICBAEAOw==")
+MAX_LINKS = 1000
+
+_PIXEL_HEADERS: Headers = [
+    (b"content-type", b"image/gif"),
+    (b"cache-control", b"no-store, no-cache, must-revalidate, private, max-age=0"),
+    (b"pragma", b"no-cache"),
+    (b"expires", b"0"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+]
+_CLICK_HEADERS: Headers = [
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-robots-tag", b"noindex"),
+]
+_DURABLE = (b"x-tracking-durable", b"1")
+_NOT_FOUND = (
+    b"<!doctype html><html lang=en><meta charset=utf-8><title>Link not found</title>"
+    b"<h1>This link does not work</h1>"
+    b"<p>It may have been cut off on its way. Open it from the original message.</p></html>"
+)
+#: A hit that the log cannot take now is offered again, for so long.
+_KEEP_TRYING_S = 60.0
+_TRY_AGAIN_S = 0.5
+
+log = structlog.get_logger("ray_tracking.tracking")
+
+
+class LinkRequest(TypedDict):
+    """The body of ``POST /tracking-links``."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    campaignId: Identifier
+    leadId: Identifier
+    emailId: Identifier
+    links: list[str]
+
+
+_LINK_REQUEST = TypeAdapter(LinkRequest)
+
+
+class Tracking:
+    """
+    Pixel, click, and the links to both.
+
+    Args:
+        ports: What the replica works with.
+    """
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._hits: set[asyncio.Task[bool]] = set()
+        #: Answered before it was known whether they are durable.
+        self.unconfirmed = 0
+        #: Given up: neither log nor memory could take them.
+        self.lost = 0
+
+    async def pixel(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``GET /pixel/{token}``: always the GIF."""
+        token = _token(scope, "/pixel/").removesuffix(".gif")
+        opened = self._ports.tokens.read_open(token)
+        durable = False
+        if opened is not None:
+            durable = await self._record(scope, token, EventType.EMAIL_OPEN, opened, {})
+        await _answer(scope, send, 200, _with(_PIXEL_HEADERS, durable), GIF)
+
+    async def click(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``GET /click/{token}``: to the link inside the token, and nowhere else."""
+        token = _token(scope, "/click/")
+        clicked = self._ports.tokens.read_click(token)
+        if clicked is None:
+            headers = [(b"content-type", b"text/html; charset=utf-8"), *_CLICK_HEADERS]
+            await _answer(scope, send, 404, headers, _NOT_FOUND)
+            return
+        link = {"linkUrl": clicked.url}
+        if clicked.link_id is not None:
+            link["linkId"] = clicked.link_id
+        durable = await self._record(scope, token, EventType.LINK_CLICK, clicked, link)
+        headers = [(b"location", location_header(clicked.url)), *_CLICK_HEADERS]
+        await _answer(scope, send, 302, _with(headers, durable), b"")
+
+    async def links(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``POST /tracking-links``: the pixel and the tracking links of one mail."""
+        ports = self._ports
+        ports.access.require(scope, "ingest")
+        media_type(header(scope, b"content-type"), (JSON,))
+        value = parse_single(await read_body(scope, receive, MAX_BODY_BYTES))
+        _, now_s = ports.mint()
+        try:
+            answered = self._mint(value, int(now_s))
+        except InvalidEvent as error:
+            await send_json(send, error.status, answer.invalid(error))
+            return
+        await send_json(send, 201, answered)
+
+    async def drain(self) -> None:
+        """Return when every hit is durable or given up."""
+        if self._hits:
+            await asyncio.wait(self._hits)
+
+    def _mint(self, value: Any, now_s: int) -> dict[str, Any]:
+        try:
+            asked: LinkRequest = _LINK_REQUEST.validate_python(value)
+        except ValidationError as error:
+            raise InvalidEvent(explain(error, "a tracking link request")) from None
+        if len(asked["links"]) > MAX_LINKS:
+            raise InvalidEvent([("links", f"has more than {MAX_LINKS} links")])
+        urls = [url.strip() for url in asked["links"]]
+        wrong = [
+            (f"links.{index}", reason)
+            for index, url in enumerate(urls)
+            if (reason := check_destination(url))
+        ]
+        if wrong:
+            raise InvalidEvent(wrong)
+        ids = (asked["campaignId"], asked["leadId"], asked["emailId"])
+        tokens, base = self._ports.tokens, self._ports.settings.public_base_url
+        return {
+            "pixelUrl": f"{base}/pixel/{tokens.mint_open(*ids, minted_at_s=now_s)}.gif",
+            "links": [
+                {
+                    "url": url,
+                    "trackingUrl": f"{base}/click/"
+                    + tokens.mint_click(*ids, url, minted_at_s=now_s),
+                }
+                for url in urls
+            ],
+        }
+
+    async def _record(
+        self,
+        scope: Scope,
+        token: str,
+        event_type: EventType,
+        said: OpenToken | ClickToken,
+        link: dict[str, str],
+    ) -> bool:
+        """Send the event on its way; whether it was durable in time for the answer."""
+        submission = self._submission(scope, token, event_type, said, link)
+        if len(self._hits) >= self._ports.settings.max_buffer_size:
+            self.lost += 1
+            log.error("hit lost", reason="too many hits are waiting for the log")
+            return False
+        task = asyncio.create_task(self._persist(submission))
+        self._hits.add(task)
+        task.add_done_callback(self._hits.discard)
+        done, _ = await asyncio.wait([task], timeout=self._ports.settings.answer_timeout_ms / 1000)
+        if not done:
+            self.unconfirmed += 1
+            return False
+        return task.result()
+
+    async def _persist(self, submission: Submission) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + _KEEP_TRYING_S
+        while True:
+            (outcome,) = await self._ports.gatherer.submit([submission])
+            if outcome.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
+                return True
+            if loop.time() >= deadline_s:
+                self.lost += 1
+                log.error("hit lost", reason="the log did not take it in time")
+                return False
+            await asyncio.sleep(_TRY_AGAIN_S)
+
+    def _submission(
+        self,
+        scope: Scope,
+        token: str,
+        event_type: EventType,
+        said: OpenToken | ClickToken,
+        link: dict[str, str],
+    ) -> Submission:
+        ports = self._ports
+        event_id, now_s = ports.mint()
+        data: dict[str, Any] = {
+            "campaignId": said.campaign_id,
+            "leadId": said.lead_id,
+            "emailId": said.email_id,
+            "timestamp": iso_utc(datetime.fromtimestamp(now_s, UTC)),
+            **link,
+        }
+        if address := _client_of(scope, ports):
+            data["ipAddress"] = address
+        if agent := _clean_agent(header(scope, b"user-agent")):
+            data["userAgent"] = agent
+        event = Event(
+            event_type,
+            enrich(data, locate=ports.geo.locate),
+            round(now_s * 1000) * 1000,
+            False,
+            Agent.MACHINE if scope["method"] == "HEAD" else None,
+        )
+        return ports.router.route(event, event_id, single=True, token=token)
+
+
+def _token(scope: Scope, prefix: str) -> str:
+    path: str = scope["path"]
+    if path.startswith(prefix):
+        return path.removeprefix(prefix)
+    query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=16)
+    token: str = query.get("t", [""])[0]
+    return token
+
+
+def _client_of(scope: Scope, ports: Ports) -> str | None:
+    peer = scope["client"][0] if scope.get("client") else None
+    forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    return client_address(peer, forwarded, ports.proxies)
+
+
+def _clean_agent(agent: str | None) -> str | None:
+    """A User-Agent as an event may carry it: bounded, and without control characters."""
+    if not agent:
+        return None
+    return "".join(char for char in agent[:2048] if char.isprintable()).strip() or None
+
+
+def _with(headers: Headers, durable: bool) -> Headers:
+    return [*headers, _DURABLE] if durable else headers
+
+
+async def _answer(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
+    if scope["method"] == "HEAD":
+        length = (b"content-length", str(len(body)).encode())
+        start = {"type": "http.response.start", "status": status, "headers": [length, *headers]}
+        await send(start)
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await send_bytes(send, status, headers, body)

@@ -1,0 +1,16 @@
+"""
+The way of an event, one file a step. Nothing here does I/O, reads a clock or draws
+a random number: a step takes values (and ``now``) and returns values.
+
+    receive    body bytes -> raw items: size, encoding, JSON
+    validate   raw item -> Event, or what is wrong with it
+    enrich     device and location of pixel and click hits
+    route      Event -> Submission: identity, partition, lane, encoded row
+    gather     Submissions <-> the one blob of a call to a shard
+    admit      dedup window, rate limit, reserve / commit / release
+    append     record batches, markers and chains: what an entry of the log holds
+    write      what a reader may do next: gaps, positions, flushes
+
+Beside the path: ``rows`` (the binary form of a row), ``links`` (which URLs we
+follow), ``window`` and ``rate`` (the two memories of admission).
+"""

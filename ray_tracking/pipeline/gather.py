@@ -1,0 +1,140 @@
+"""
+One call to a shard: many submissions in one blob, one outcome each on the way back.
+
+Columns stand end to end instead of objects, because a Ray call costs the same for one
+event as for a thousand, and pickling a thousand small objects does not.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import msgspec
+
+from ray_tracking.pipeline.route import Submission
+
+
+class Columns(msgspec.Struct, array_like=True, frozen=True):
+    """Submissions of any partitions, column by column; integers little-endian."""
+
+    keys: list[str]
+    key_index: bytes  # u16 each
+    partitions: bytes  # u16 each
+    lanes: bytes  # u8 each
+    flags: bytes  # u16 each
+    event_ids: bytes  # 16 bytes each
+    digests: bytes  # u64 each
+    occurred_us: bytes  # i64 each
+    row_sizes: bytes  # u32 each
+    rows: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_columns_decoder = msgspec.msgpack.Decoder(Columns)
+
+
+def pack(submissions: Sequence[Submission]) -> bytes:
+    """Put submissions into one blob."""
+    index: dict[str, int] = {}
+    key_index = array("H", [index.setdefault(s.key, len(index)) for s in submissions])
+    return _encoder.encode(
+        Columns(
+            list(index),
+            key_index.tobytes(),
+            array("H", [s.partition for s in submissions]).tobytes(),
+            bytes([s.lane for s in submissions]),
+            array("H", [s.flags for s in submissions]).tobytes(),
+            b"".join([s.event_id for s in submissions]),
+            b"".join([s.digest for s in submissions]),
+            array("q", [s.occurred_us for s in submissions]).tobytes(),
+            array("I", [len(s.row) for s in submissions]).tobytes(),
+            b"".join([s.row for s in submissions]),
+        )
+    )
+
+
+def unpack(blob: bytes) -> list[Submission]:
+    """The submissions of :func:`pack`, in order."""
+    c = _columns_decoder.decode(blob)
+    keys = c.keys
+    event_ids, digests, rows = c.event_ids, c.digests, c.rows
+    submissions = []
+    start = 0
+    for i, (key, partition, lane, flags, occurred_us, size) in enumerate(
+        zip(
+            array("H", c.key_index),
+            array("H", c.partitions),
+            c.lanes,
+            array("H", c.flags),
+            array("q", c.occurred_us),
+            array("I", c.row_sizes),
+            strict=True,
+        )
+    ):
+        end = start + size
+        submissions.append(
+            Submission(
+                partition,
+                keys[key],
+                lane,
+                flags,
+                event_ids[16 * i : 16 * i + 16],
+                digests[8 * i : 8 * i + 8],
+                occurred_us,
+                rows[start:end],
+            )
+        )
+        start = end
+    return submissions
+
+
+class Verdict(IntEnum):
+    """What became of one submission."""
+
+    #: It is in the log, fsynced.
+    ACCEPTED = 0
+    #: Its identity is already in the log.
+    DUPLICATE = 1
+    #: Its campaign is over its rate.
+    LIMITED = 2
+    #: It is not in the log now, or it is unclear whether it is; it may be sent again.
+    UNAVAILABLE = 3
+
+
+class Outcome(msgspec.Struct, array_like=True, frozen=True):
+    """
+    A verdict with what belongs to it.
+
+    ``position`` is ``(partition, lane, epoch, seq, index)`` of an accepted event;
+    ``first_id`` the event id of a duplicate's first; ``retry_after_s`` says when to
+    come again.
+    """
+
+    verdict: Verdict
+    position: tuple[int, int, int, int, int] | None = None
+    first_id: bytes | None = None
+    retry_after_s: float = 0.0
+
+
+_outcomes_decoder = msgspec.msgpack.Decoder(list[Outcome])
+
+
+def pack_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    """Put outcomes into one blob, in the order of the submissions."""
+    return _encoder.encode(outcomes)
+
+
+def unpack_outcomes(blob: bytes) -> list[Outcome]:
+    """The outcomes of :func:`pack_outcomes`."""
+    return _outcomes_decoder.decode(blob)
+
+
+@dataclass(frozen=True, slots=True)
+class GatherPolicy:
+    """How much goes into one call, and how much may wait for one."""
+
+    max_call_events: int = 1000
+    max_buffered_events: int = 10_000

@@ -1,0 +1,94 @@
+"""
+How it is, from what the parts say of themselves.
+
+Health follows progress, not processes: a part that answers but stands still is not
+healthy, and Postgres being away is a reason to look, not a reason to refuse events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ray_tracking.pipeline.rows import iso_utc
+
+#: A writer that has something to write and has not for so long stands still.
+STALLED_AFTER_MS = 10_000
+
+_ORDER = ("healthy", "degraded", "unhealthy")
+
+
+def readiness(shards: Sequence[Mapping[str, Any] | None]) -> str | None:
+    """Why events cannot be taken now, or None if they can."""
+    for index, shard in enumerate(shards):
+        if shard is None:
+            return f"shard {index} does not answer"
+        if not shard["started"]:
+            return f"shard {index} cannot reach the event log"
+    return None
+
+
+def overall_health(snapshot: Mapping[str, Any] | None) -> dict[str, Any]:
+    """
+    The health page.
+
+    Args:
+        snapshot: What the supervisor gathered, or None if it does not answer.
+    """
+    if snapshot is None:
+        return {
+            "timestamp": iso_utc(datetime.now(UTC)),
+            "overall": "degraded",
+            "components": {"supervisor": _component("degraded", "it does not answer")},
+        }
+    components = {
+        "redis": _redis(snapshot),
+        "database": _component("healthy")
+        if snapshot["postgres_up"]
+        else _component("degraded", "Postgres does not answer; events wait in the log"),
+        "shards": _shards(snapshot["shards"]),
+        "writers": _writers(snapshot["writers"], postgres_up=snapshot["postgres_up"]),
+    }
+    worst = max((part["status"] for part in components.values()), key=_ORDER.index)
+    moment = datetime.fromtimestamp(snapshot["at_s"], UTC)
+    return {"timestamp": iso_utc(moment), "overall": worst, "components": components}
+
+
+def _redis(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    if not snapshot["redis_up"]:
+        return _component("unhealthy", "the event log does not answer; nothing is accepted")
+    if snapshot["warnings"]:
+        return _component("degraded", "; ".join(snapshot["warnings"]))
+    return _component("healthy")
+
+
+def _shards(shards: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    if reason := readiness(shards):
+        return _component("unhealthy", reason)
+    known = [shard for shard in shards if shard is not None]
+    blocked = sorted(number for shard in known for number in shard["blocked"])
+    if blocked:
+        partitions = ", ".join(map(str, blocked))
+        return _component("unhealthy", f"a gap in the log of partition {partitions}")
+    if any(shard["dedup_evicted_early"] for shard in known):
+        return _component("degraded", "ids were forgotten before their window was over")
+    return _component("healthy")
+
+
+def _writers(writers: Sequence[Mapping[str, Any] | None], *, postgres_up: bool) -> dict[str, Any]:
+    queued = sum(writer["queued_events"] for writer in writers if writer)
+    for writer in writers:
+        if writer is None:
+            return _component("degraded", "a writer does not answer", queued=queued)
+        stalled = writer["queued_events"] and writer["idle_ms"] > STALLED_AFTER_MS
+        if stalled and postgres_up:
+            reason = f"{writer['name']} makes no progress: {writer['trouble'] or 'no reason given'}"
+            return _component("unhealthy", reason, queued=queued)
+        if writer["trouble"]:
+            return _component("degraded", writer["trouble"], queued=queued)
+    return _component("healthy", queued=queued)
+
+
+def _component(status: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"status": status, **more} | ({"error": reason} if reason else {})

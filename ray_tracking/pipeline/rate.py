@@ -1,0 +1,139 @@
+"""
+The rate limit of one partition's campaigns: at most N events in *any* window.
+
+Counts stand in slots of a hundredth of the window. A slot counts until all of it has
+left the window, so the promise holds for every window, at the price of letting go up
+to one slot late.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+SLOTS_PER_WINDOW = 100
+BURST_WINDOW_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RatePolicy:
+    """How many events a campaign may send in a window, and how many single ones in a second."""
+
+    max_events: int = 10_000
+    window_ms: int = 60_000
+    burst: int = 500
+
+
+@dataclass(slots=True)
+class _Sliding:
+    """How many in the last ``window_ms``, in slots: ``[start, count]``, oldest first."""
+
+    window_ms: int
+    total: int = 0
+    slots: deque[list[int]] = field(default_factory=deque)
+
+    @property
+    def slot_ms(self) -> int:
+        return max(1, self.window_ms // SLOTS_PER_WINDOW)
+
+    def expire(self, now_ms: int) -> None:
+        horizon = now_ms - self.window_ms - self.slot_ms
+        while self.slots and self.slots[0][0] <= horizon:
+            self.total -= self.slots.popleft()[1]
+
+    def add(self, at_ms: int, count: int) -> None:
+        start = at_ms - at_ms % self.slot_ms
+        if self.slots and self.slots[-1][0] >= start:
+            self.slots[-1][1] += count
+        else:
+            self.slots.append([start, count])
+        self.total += count
+
+    def refund(self) -> None:
+        if self.slots:
+            self.slots[-1][1] -= 1
+            self.total -= 1
+
+    def wait_ms(self, limit: int, now_ms: int) -> int:
+        """How long until one more fits under the limit; 0 when it does now."""
+        surplus = self.total + 1 - limit
+        if surplus <= 0:
+            return 0
+        for start, count in self.slots:
+            surplus -= count
+            if surplus <= 0:
+                return max(1, start + self.slot_ms + self.window_ms - now_ms)
+        return self.window_ms
+
+
+class RateLimits:
+    """
+    The rates of all campaigns of one partition.
+
+    Args:
+        policy: The limits, the same for each campaign.
+    """
+
+    def __init__(self, policy: RatePolicy) -> None:
+        self._policy = policy
+        # In order of use: an idle campaign is the same as none, and is forgotten.
+        self._rates: OrderedDict[str, tuple[_Sliding, _Sliding]] = OrderedDict()
+
+    def charge(self, key: str, *, single: bool, now_ms: int) -> float:
+        """
+        Take one event of a campaign's budget, or say in how many seconds there will be one.
+
+        Returns:
+            0 when the event was charged; otherwise nothing was.
+        """
+        policy = self._policy
+        window, burst = self._of(key)
+        window.expire(now_ms)
+        wait_ms = window.wait_ms(policy.max_events, now_ms)
+        if single:
+            burst.expire(now_ms)
+            wait_ms = max(wait_ms, burst.wait_ms(policy.burst, now_ms))
+        if wait_ms:
+            return wait_ms / 1000
+        window.add(now_ms, 1)
+        if single:
+            burst.add(now_ms, 1)
+        return 0.0
+
+    def refund(self, key: str, *, single: bool) -> None:
+        """Give back the charge of an event that did not reach the log."""
+        window, burst = self._of(key)
+        window.refund()
+        if single:
+            burst.refund()
+
+    def restore(self, key: str, *, at_ms: int, now_ms: int) -> None:
+        """
+        Charge an event that an earlier owner admitted.
+
+        Its age is clamped to the window and the debt to the limit, so that a clock
+        that was set back cannot shut a campaign out for longer than one window.
+        """
+        window, _ = self._of(key)
+        at_ms = min(at_ms, now_ms)
+        if at_ms > now_ms - self._policy.window_ms and window.total < self._policy.max_events:
+            window.add(at_ms, 1)
+
+    def expire(self, now_ms: int) -> None:
+        """Forget campaigns that have nothing left in their window."""
+        while self._rates:
+            key, (window, burst) = next(iter(self._rates.items()))
+            window.expire(now_ms)
+            burst.expire(now_ms)
+            if window.total or burst.total:
+                return
+            del self._rates[key]
+
+    def _of(self, key: str) -> tuple[_Sliding, _Sliding]:
+        rates = self._rates.get(key)
+        if rates is None:
+            rates = (_Sliding(self._policy.window_ms), _Sliding(BURST_WINDOW_MS))
+            self._rates[key] = rates
+        else:
+            self._rates.move_to_end(key)
+        return rates

@@ -1,0 +1,148 @@
+"""
+The dedup window of one partition: which identities it has seen, and as what.
+
+Exact: nothing here is probabilistic, so a false "duplicate" cannot happen. Identities
+stand in buckets by their time of receipt, so that forgetting is dropping a bucket;
+whether two events are near enough to be one is judged by their own times, not by the
+bucket's edge.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+from ray_tracking.pipeline.route import IDENTITY_SHIFT, Identity, Submission, received_ms
+
+#: A finer grain forgets more smoothly and costs more look-ups for each event.
+BUCKETS_PER_WINDOW = 8
+
+Position = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPolicy:
+    """How long identities are held, and how many at the most."""
+
+    dedup_window_ms: int = 60_000
+    idempotency_window_ms: int = 60_000
+    max_ids: int = 100_000
+
+    @property
+    def longest_ms(self) -> int:
+        return max(self.dedup_window_ms, self.idempotency_window_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The first event of an identity: its id and where it is in the log."""
+
+    event_id: bytes
+    position: Position
+
+
+def same_event(policy: WindowPolicy, new: Submission, old_id: bytes, old_occurred_us: int) -> bool:
+    """Are these one event, given that their identities' hashes agree?"""
+    identity = Identity(new.flags >> IDENTITY_SHIFT & 0b11)
+    given = identity is Identity.GIVEN
+    window_ms = policy.idempotency_window_ms if given else policy.dedup_window_ms
+    if abs(received_ms(new.event_id) - received_ms(old_id)) >= window_ms:
+        return False
+    if identity is not Identity.TIMED:
+        return True
+    return abs(new.occurred_us - old_occurred_us) < policy.dedup_window_ms * 1000
+
+
+class _Bucket:
+    """Columns instead of objects: about 200 bytes an identity, most of them the dict's."""
+
+    __slots__ = ("entries", "entry", "event_ids", "first", "index", "occurred_us", "older")
+
+    def __init__(self) -> None:
+        self.first: dict[bytes, int] = {}
+        #: Slot of the next older event with the same hash; few have one.
+        self.older: dict[int, int] = {}
+        self.event_ids = bytearray()
+        self.occurred_us = array("q")
+        self.entries: list[tuple[int, int, int, int]] = []
+        self.entry = array("I")
+        self.index = array("I")
+
+    def add(self, s: Submission, position: Position) -> None:
+        slot = len(self.occurred_us)
+        known = self.first.get(s.digest)
+        if known is not None:
+            self.older[slot] = known
+        self.first[s.digest] = slot
+        self.event_ids += s.event_id
+        self.occurred_us.append(s.occurred_us)
+        if not self.entries or self.entries[-1] != position[:4]:
+            self.entries.append(position[:4])
+        self.entry.append(len(self.entries) - 1)
+        self.index.append(position[4])
+
+    def find(self, policy: WindowPolicy, s: Submission) -> Seen | None:
+        slot = self.first.get(s.digest)
+        while slot is not None:
+            old_id = bytes(self.event_ids[16 * slot : 16 * slot + 16])
+            if same_event(policy, s, old_id, self.occurred_us[slot]):
+                return Seen(old_id, (*self.entries[self.entry[slot]], self.index[slot]))
+            slot = self.older.get(slot)
+        return None
+
+
+class Window:
+    """
+    The identities that one partition remembers.
+
+    Args:
+        policy: How long, and how many.
+    """
+
+    def __init__(self, policy: WindowPolicy) -> None:
+        self._policy = policy
+        self._bucket_ms = max(1, policy.longest_ms // BUCKETS_PER_WINDOW)
+        self._buckets: dict[int, _Bucket] = {}
+        self._size = 0
+        #: Identities forgotten before their time because there were too many.
+        self.evicted_early = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def find(self, submission: Submission) -> Seen | None:
+        """The event that this one repeats, if there is one in the window."""
+        for bucket in self._buckets.values():
+            if submission.digest in bucket.first and (
+                seen := bucket.find(self._policy, submission)
+            ):
+                return seen
+        return None
+
+    def remember(self, submission: Submission, position: Position) -> None:
+        """Hold an event that is in the log."""
+        number = received_ms(submission.event_id) // self._bucket_ms
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            bucket = self._buckets[number] = _Bucket()
+        bucket.add(submission, position)
+        self._size += 1
+        while self._size > self._policy.max_ids and len(self._buckets) > 1:
+            self.evicted_early += self._drop(min(self._buckets))
+
+    def expire(self, now_ms: int) -> None:
+        """Forget the buckets that lie wholly before the window."""
+        horizon = (now_ms - self._policy.longest_ms) // self._bucket_ms
+        for number in [number for number in self._buckets if number < horizon]:
+            self._drop(number)
+
+    def effective_ms(self, now_ms: int) -> int:
+        """How far back the window really reaches: less than asked for after an eviction."""
+        if not self.evicted_early or not self._buckets:
+            return self._policy.longest_ms
+        return min(self._policy.longest_ms, now_ms - min(self._buckets) * self._bucket_ms)
+
+    def _drop(self, number: int) -> int:
+        dropped = len(self._buckets.pop(number).occurred_us)
+        self._size -= dropped
+        return dropped

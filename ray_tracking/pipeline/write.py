@@ -1,0 +1,79 @@
+"""
+What a reader of the log may do next: is this the entry that follows, and is it time
+to flush?
+
+Ids are contiguous within an epoch, and an epoch's chain names the entry that stands
+before its marker. Anything else is a gap: an acknowledged event may be missing, so the
+reader stops there and says so. Nothing is skipped silently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ray_tracking.errors import TrackingError
+from ray_tracking.pipeline.append import Entry, EntryId, Kind
+
+
+class LogGap(TrackingError):
+    """Entries are missing from the log between two that are there."""
+
+    code = "log_gap"
+
+
+class Follower:
+    """
+    Checks that entries of one stream follow each other.
+
+    Args:
+        position: The last entry that was read and accepted.
+    """
+
+    def __init__(self, position: EntryId) -> None:
+        self.position = position
+        #: The entry before a marker whose chain has not been read yet.
+        self._before_marker: EntryId | None = None
+
+    def accept(self, entry: Entry) -> None:
+        """
+        Move on by one entry.
+
+        Raises:
+            LogGap: If this is not the entry that follows; the position stays.
+        """
+        last, new = self.position, entry.id
+        kind = entry.header.kind
+        if new.epoch == last.epoch:
+            fits = new.seq == last.seq + 1 and (kind is Kind.CHAIN) == (new.seq == 1)
+        else:
+            fits = new.epoch > last.epoch and new.seq == 0 and kind is Kind.MARKER
+        if fits and kind is Kind.CHAIN and self._before_marker is not None:
+            fits = entry.header.previous == str(self._before_marker)
+        if not fits:
+            raise LogGap(
+                f"the log has {new} ({kind.name.lower()}) where the successor of {last} belongs"
+            )
+        if kind is Kind.MARKER:
+            self._before_marker = last
+        elif kind is Kind.CHAIN:
+            self._before_marker = None
+        self.position = new
+
+
+@dataclass(frozen=True, slots=True)
+class FlushPolicy:
+    """When what was read is written."""
+
+    max_events: int = 1000
+    max_age_ms: int = 100
+    max_queue_bytes: int = 32 * 1024 * 1024
+
+    def wait_ms(self, events: int, age_ms: float) -> float:
+        """
+        How long to wait with the next flush; 0 when it is due.
+
+        Args:
+            events: How many are waiting.
+            age_ms: How long the oldest has waited here.
+        """
+        return 0.0 if events >= self.max_events else max(0.0, self.max_age_ms - age_ms)

@@ -1,0 +1,165 @@
+"""Reading back: a campaign's figures and its events, straight from the rows."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from ray_tracking.pipeline.rows import event_data, iso_utc
+from ray_tracking.stores.database import open_pool
+from ray_tracking.stores.rows import StoreUnavailable
+
+_STATS = """
+SELECT
+  count(*) FILTER (WHERE event_type = 'EMAIL_SENT') AS sent,
+  count(*) FILTER (WHERE event_type = 'EMAIL_DELIVERED') AS delivered,
+  count(*) FILTER (WHERE event_type = 'EMAIL_OPEN' AND human) AS opens,
+  count(DISTINCT lead_id) FILTER (WHERE event_type = 'EMAIL_OPEN' AND human) AS unique_opens,
+  count(*) FILTER (WHERE event_type = 'LINK_CLICK' AND human) AS clicks,
+  count(DISTINCT lead_id) FILTER (WHERE event_type = 'LINK_CLICK' AND human) AS unique_clicks,
+  count(*) FILTER (WHERE event_type = 'EMAIL_REPLY') AS replies,
+  count(DISTINCT lead_id) FILTER (WHERE event_type = 'EMAIL_REPLY') AS unique_replies,
+  count(*) FILTER (WHERE event_type = 'EMAIL_BOUNCE' AND bounce_type = 'hard') AS hard,
+  count(*) FILTER (WHERE event_type = 'EMAIL_BOUNCE' AND bounce_type = 'soft') AS soft,
+  count(*) FILTER (WHERE event_type = 'EMAIL_BOUNCE' AND bounce_type = 'complaint') AS complaint,
+  count(*) FILTER (WHERE event_type = 'EMAIL_BOUNCE' AND bounce_type = 'suppression')
+    AS suppression,
+  count(*) FILTER (WHERE event_type = 'EMAIL_OPEN' AND NOT human) AS machine_opens,
+  count(*) FILTER (WHERE event_type = 'LINK_CLICK' AND NOT human) AS machine_clicks,
+  min(occurred_at) AS first_event_at, max(occurred_at) AS last_event_at
+FROM (SELECT *, agent IS DISTINCT FROM 'machine' AS human
+      FROM events WHERE campaign_id = $1) e
+"""
+
+_EVENTS = """
+SELECT event_id, event_type, campaign_id, lead_id, email_id, account_id, client_event_id,
+       occurred_at, received_at, link_url, bounce_type, ip_address, user_agent,
+       device, location, custom, details
+FROM events
+WHERE campaign_id = $1
+  AND ($2::text IS NULL OR event_type = $2)
+  AND ($3::timestamptz IS NULL OR occurred_at >= $3)
+  AND ($4::timestamptz IS NULL OR occurred_at < $4)
+  AND ($5::timestamptz IS NULL OR (received_at, event_id) < ($5, $6::uuid))
+ORDER BY received_at DESC, event_id DESC
+"""
+
+_UNAVAILABLE = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
+
+
+class EventFilter(NamedTuple):
+    """Which of a campaign's events: of a type, in a half-open span of their own times."""
+
+    event_type: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Cursor(NamedTuple):
+    """The last event of a page: the next one begins after it. Stable while events arrive."""
+
+    received_at: datetime
+    event_id: UUID
+
+    def __str__(self) -> str:
+        micros = int(self.received_at.timestamp() * 1_000_000).to_bytes(8, "big")
+        return base64.urlsafe_b64encode(micros + self.event_id.bytes).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """
+        Read a cursor.
+
+        Raises:
+            ValueError: If it is none of ours.
+        """
+        try:
+            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            micros = int.from_bytes(raw[:8], "big")
+            moment = datetime.fromtimestamp(micros // 1_000_000, UTC)
+            return cls(moment.replace(microsecond=micros % 1_000_000), UUID(bytes=raw[8:]))
+        except (binascii.Error, ValueError, OverflowError, OSError):
+            raise ValueError("is not a cursor that this API gave out") from None
+
+
+class Queries:
+    """
+    Reads for the API.
+
+    Args:
+        pool: Connections to Postgres.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[Any]) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, url: str, schema: str) -> Queries:
+        """With a pool of its own; Postgres may be away."""
+        return cls(await open_pool(url, schema, "ray-tracking api", max_size=4))
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        self._pool.terminate()
+
+    async def stats(self, campaign_id: str) -> Mapping[str, Any]:
+        """
+        A campaign's figures, by column name of the query.
+
+        Raises:
+            StoreUnavailable: If Postgres does not answer.
+        """
+        try:
+            row = await self._pool.fetchrow(_STATS, campaign_id)
+        except _UNAVAILABLE as error:
+            raise StoreUnavailable(str(error)) from error
+        assert row is not None, "an aggregate has one row"
+        return dict(row)
+
+    async def events(
+        self, campaign_id: str, chosen: EventFilter, *, limit: int, after: Cursor | None
+    ) -> tuple[list[dict[str, Any]], Cursor | None]:
+        """
+        One page of a campaign's events, newest first, and where the next begins.
+
+        Raises:
+            StoreUnavailable: If Postgres does not answer.
+        """
+        at, event_id = after or (None, None)
+        try:
+            rows = await self._pool.fetch(
+                _EVENTS + " LIMIT $7", campaign_id, *chosen, at, event_id, limit + 1
+            )
+        except _UNAVAILABLE as error:
+            raise StoreUnavailable(str(error)) from error
+        more = len(rows) > limit
+        last = rows[limit - 1] if more else None
+        cursor = Cursor(last["received_at"], last["event_id"]) if last else None
+        return [_wire(row) for row in rows[:limit]], cursor
+
+    async def stream_events(
+        self, campaign_id: str, chosen: EventFilter
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """All of a campaign's events, newest first, some hundred at a time."""
+        after: Cursor | None = None
+        while True:
+            page, after = await self.events(campaign_id, chosen, limit=500, after=after)
+            if page:
+                yield page
+            if after is None:
+                return
+
+
+def _wire(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "eventId": row["client_event_id"] or str(row["event_id"]),
+        "eventType": row["event_type"],
+        "eventData": event_data(row),
+        "receivedAt": iso_utc(row["received_at"]),
+    }
