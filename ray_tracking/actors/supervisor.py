@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -35,6 +34,7 @@ from ray_tracking.pipeline.route import SECRET_BYTES
 from ray_tracking.pipeline.window import WindowPolicy
 from ray_tracking.pipeline.write import FlushPolicy
 from ray_tracking.settings import Settings
+from ray_tracking.sources.keys import read_keys
 from ray_tracking.stores import database, log_setup
 from ray_tracking.stores.embedded import EmbeddedServers
 from ray_tracking.stores.log import EventLog
@@ -135,7 +135,7 @@ class Supervisor:
             [part.name for part in self._parts[: len(shards)]],
             [partition % settings.shards for partition in range(settings.partitions)],
             identity.secret,
-            list(settings.encryption_keys) or [_own_key(settings.data_dir)],
+            read_keys(settings.encryption_keys, settings.data_dir, make=True),
         )
         self._tasks.append(asyncio.create_task(self._watch_loop()))
         log.info("started", data_dir=str(settings.data_dir), shards=len(shards))
@@ -406,16 +406,3 @@ def _kill(name: str) -> None:
         ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
     except ValueError:
         return  # already gone
-
-
-def _own_key(data_dir: Path) -> str:
-    """The key of tracking tokens when the user has set none: made once, kept with the data."""
-    path = data_dir / "tracking.key"
-    try:
-        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(48))
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        pass
-    return path.read_text()

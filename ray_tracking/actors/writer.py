@@ -24,11 +24,18 @@ from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.append import BadEntry, Entry, EntryId, Kind
 from ray_tracking.pipeline.write import FlushPolicy, Follower, LogGap
 from ray_tracking.stores.log import EventLog
-from ray_tracking.stores.rows import Move, RowWriter, StoreUnavailable, Where
+from ray_tracking.stores.rows import (
+    Move,
+    PositionReader,
+    RowWriter,
+    StoreUnavailable,
+    Where,
+)
 
 _READ_ENTRIES = 64
 _BLOCK_MS = 500
 _DRAIN_BLOCK_MS = 20
+_LOOK_AGAIN_MS = 1000
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 log = structlog.get_logger("ray_tracking.writer")
@@ -79,6 +86,10 @@ class Pump:
         self._policy = FlushPolicy(config.flush.max_events, max_age_ms)
         self._clock = clock
         self._followers: dict[Where, Follower] = {}
+        self._positions = PositionReader(config.database_url, config.database_schema, name)
+        #: Streams that stand at a gap, and when to look whether it was accepted.
+        self._stuck: set[Where] = set()
+        self._look_again_ms = 0
         self._stored: dict[Where, EntryId] = {}
         self._queue: deque[_Read] = deque()
         self._changed = asyncio.Event()
@@ -118,6 +129,7 @@ class Pump:
         """Let go of every connection."""
         await self._log.close()
         await self._rows.close()
+        await self._positions.close()
 
     # -- reading ---------------------------------------------------------------
 
@@ -126,6 +138,8 @@ class Pump:
         while True:
             while self.queued_bytes >= self._policy.max_queue_bytes:
                 await self._wait_for_change(None)
+            if self._stuck and self._clock() >= self._look_again_ms:
+                await self._look_at_gaps()
             positions = {where: f.position for where, f in self._followers.items()}
             if not positions:
                 await asyncio.sleep(_BLOCK_MS / 1000)
@@ -166,11 +180,22 @@ class Pump:
         except LogGap as gap:
             # Nothing is skipped: this stream stands still until an operator accepts the gap.
             del self._followers[where]
+            self._stuck.add(where)
             text = f"lane {LANES[where[1]]}: {gap}"
             log.error("gap in the log", partition=where[0], reason=text)
             self.trouble = text
             await self._log.report_gap(where[0], text)
         self._changed.set()
+
+    async def _look_at_gaps(self) -> None:
+        """Go on where an operator has moved a position past a gap."""
+        self._look_again_ms = self._clock() + _LOOK_AGAIN_MS
+        stored = await self._positions.read() or {}
+        for where in list(self._stuck):
+            if stored.get(where, self._stored[where]) > self._stored[where]:
+                self._stored[where] = stored[where]
+                self._followers[where] = Follower(stored[where])
+                self._stuck.discard(where)
 
     # -- writing ---------------------------------------------------------------
 

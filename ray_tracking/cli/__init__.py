@@ -23,9 +23,16 @@ class _Entry(NamedTuple):
 
 #: To add a command: its module and function, and what the list of commands says.
 COMMANDS: dict[str, _Entry] = {
+    "log": _Entry("ray_tracking.cli.log:command", "Look at gaps in the event log, and accept one."),
+    "migrate": _Entry("ray_tracking.cli.migrate:command", "Bring the database schema up to date."),
+    "status": _Entry("ray_tracking.cli.status:command", "Ask a running service how it is."),
+    "tokens": _Entry("ray_tracking.cli.tokens:command", "Mint and read tracking tokens."),
     "run": _Entry("ray_tracking.cli.run:command", "Run everything on this machine."),
     "check-config": _Entry(
         "ray_tracking.cli.check_config:command", "Show the effective settings, or what is wrong."
+    ),
+    "simulate": _Entry(
+        "ray_tracking.cli.simulate:command", "Play believable campaigns against a service."
     ),
 }
 

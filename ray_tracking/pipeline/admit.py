@@ -56,13 +56,17 @@ class State(Enum):
 class Append:
     """Events of one lane that go into the log together, as one entry."""
 
-    __slots__ = ("fields", "id", "lane", "partition", "size_bytes", "state", "submissions")
+    __slots__ = (
+        "fields", "id", "lane", "offered_ms", "partition", "size_bytes", "state", "submissions",
+    )  # fmt: skip
 
     def __init__(self, partition: int, lane: int) -> None:
         self.partition = partition
         self.lane = lane
         self.state = State.OPEN
         self.submissions: list[Submission] = []
+        #: When each was charged to its campaign's rate.
+        self.offered_ms: list[int] = []
         self.size_bytes = 0
         self.id: EntryId | None = None
         self.fields: dict[bytes, bytes] = {}
@@ -81,9 +85,10 @@ class Reservation:
         append = self.append
         if append.state is not State.DONE or append.id is None:
             return Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+        position = (append.partition, append.lane, *append.id, self.index)
         if self.is_repeat:
-            return Outcome(Verdict.DUPLICATE, first_id=append.submissions[self.index].event_id)
-        return Outcome(Verdict.ACCEPTED, (append.partition, append.lane, *append.id, self.index))
+            return Outcome(Verdict.DUPLICATE, position, append.submissions[self.index].event_id)
+        return Outcome(Verdict.ACCEPTED, position)
 
 
 class Partition:
@@ -167,7 +172,7 @@ class Partition:
             if not submission.flags & HIT:
                 return Outcome(Verdict.LIMITED, retry_after_s=wait_s)
             lane = _PARKED
-        return self._place(submission, lane)
+        return self._place(submission, lane, now_ms)
 
     def take(self, *, now_ms: int) -> list[Append]:
         """
@@ -216,9 +221,10 @@ class Partition:
     def refused(self, append: Append) -> None:
         """The log definitely does not have it: the events may be sent again."""
         append.state = State.REFUSED
-        for submission in append.submissions:
-            if append.lane != _PARKED:
-                self.rates.refund(submission.key, single=bool(submission.flags & SINGLE))
+        if append.lane != _PARKED:
+            for submission, at_ms in zip(append.submissions, append.offered_ms, strict=True):
+                single = bool(submission.flags & SINGLE)
+                self.rates.refund(submission.key, single=single, at_ms=at_ms)
         self._settle(append)
 
     def became_unclear(self, append: Append) -> None:
@@ -248,7 +254,7 @@ class Partition:
         needed = self._recent[lane][0][0] if self._recent[lane] else self.last_id(lane)
         return min(stored, needed, self.last_id(lane))
 
-    def _place(self, submission: Submission, lane: int) -> Reservation:
+    def _place(self, submission: Submission, lane: int, now_ms: int) -> Reservation:
         append = self._open.get(lane)
         if append is not None and (
             len(append.submissions) >= self.policy.max_entry_events
@@ -260,6 +266,7 @@ class Partition:
             append = self._open[lane] = Append(self.number, lane)
         index = len(append.submissions)
         append.submissions.append(submission)
+        append.offered_ms.append(now_ms)
         append.size_bytes += submission.size_bytes
         self._reserved.setdefault(submission.digest, []).append((append, index))
         return Reservation(append, index)

@@ -43,16 +43,22 @@ class _Sliding:
 
     def add(self, at_ms: int, count: int) -> None:
         start = at_ms - at_ms % self.slot_ms
-        if self.slots and self.slots[-1][0] >= start:
-            self.slots[-1][1] += count
+        place = len(self.slots)
+        while place and self.slots[place - 1][0] > start:
+            place -= 1
+        if place and self.slots[place - 1][0] == start:
+            self.slots[place - 1][1] += count
         else:
-            self.slots.append([start, count])
+            self.slots.insert(place, [start, count])
         self.total += count
 
-    def refund(self) -> None:
-        if self.slots:
-            self.slots[-1][1] -= 1
-            self.total -= 1
+    def refund(self, at_ms: int) -> None:
+        start = at_ms - at_ms % self.slot_ms
+        for slot in reversed(self.slots):
+            if slot[0] == start and slot[1]:
+                slot[1] -= 1
+                self.total -= 1
+                return
 
     def wait_ms(self, limit: int, now_ms: int) -> int:
         """How long until one more fits under the limit; 0 when it does now."""
@@ -100,12 +106,20 @@ class RateLimits:
             burst.add(now_ms, 1)
         return 0.0
 
-    def refund(self, key: str, *, single: bool) -> None:
-        """Give back the charge of an event that did not reach the log."""
+    def refund(self, key: str, *, single: bool, at_ms: int) -> None:
+        """
+        Give back the charge of an event that did not reach the log.
+
+        Args:
+            key: Whose.
+            single: As it was charged.
+            at_ms: When it was charged: taken from any other moment, the charge would
+                leave room for too many in the window around that one.
+        """
         window, burst = self._of(key)
-        window.refund()
+        window.refund(at_ms)
         if single:
-            burst.refund()
+            burst.refund(at_ms)
 
     def restore(self, key: str, *, at_ms: int, now_ms: int) -> None:
         """

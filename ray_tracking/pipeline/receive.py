@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jiter
@@ -27,6 +27,10 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
 _GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
+#: The largest that HTTP allows (RFC 9659): a decoder sets so much aside for one frame.
+_ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
+_PIECE_BYTES = 16 * 1024
+_WHITE_SPACE = b" \t\r\n"
 
 
 def media_type(content_type: str | None, accepted: Iterable[str]) -> str:
@@ -63,38 +67,68 @@ def decompress(body: bytes, encoding: str | None, limit_bytes: int) -> bytes:
         return body
     try:
         if name in ("gzip", "x-gzip"):
-            plain = _gunzip(body, limit_bytes)
-        elif name == "zstd":
-            with zstandard.ZstdDecompressor().stream_reader(
-                io.BytesIO(body), read_across_frames=True
-            ) as reader:
-                plain = reader.read(limit_bytes + 1)
-        else:
-            raise UnsupportedMedia(
-                f"Content-Encoding {name!r} is not read here; send gzip, zstd or none"
-            )
+            return _gunzip(body, limit_bytes)
+        if name == "zstd":
+            return _unzstd(body, limit_bytes)
     except (zlib.error, zstandard.ZstdError, EOFError) as error:
         raise MalformedRequest(f"the body is not valid {name}: {error}") from None
-    if len(plain) > limit_bytes:
-        raise PayloadTooLarge(f"the body has more than {limit_bytes} bytes when decompressed")
-    return plain
+    raise UnsupportedMedia(f"Content-Encoding {name!r} is not read here; send gzip, zstd or none")
 
 
 def _gunzip(body: bytes, limit_bytes: int) -> bytes:
-    """Every member of a gzip file, up to one byte more than the limit."""
-    parts: list[bytes] = []
+    room = limit_bytes + 1
+
+    def inflate(member: Any, piece: memoryview) -> bytes:
+        nonlocal room
+        part: bytes = member.decompress(piece, room)
+        room -= len(part)
+        if not room:
+            raise _too_large(limit_bytes)
+        return part
+
+    return b"".join(_inflated(body, lambda: zlib.decompressobj(_GZIP_WINDOW_BITS), inflate))
+
+
+def _unzstd(body: bytes, limit_bytes: int) -> bytes:
+    # One object stops at a limit and takes a frame that is cut off for one that is short;
+    # the other knows the end of a frame and no limit. So the first measures for the second.
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
     size = 0
-    while body and size <= limit_bytes:
-        member = zlib.decompressobj(_GZIP_WINDOW_BITS)
-        part = member.decompress(body, limit_bytes + 1 - size)
-        size += len(part)
-        parts.append(part)
-        if not member.eof:
-            if size <= limit_bytes:
+    with decompressor.stream_reader(io.BytesIO(body), read_across_frames=True) as reader:
+        while piece := reader.read(_PIECE_BYTES):
+            size += len(piece)
+            if size > limit_bytes:
+                raise _too_large(limit_bytes)
+    return b"".join(
+        _inflated(body, decompressor.decompressobj, lambda frame, piece: frame.decompress(piece))
+    )
+
+
+def _inflated(
+    body: bytes, begin: Callable[[], Any], inflate: Callable[[Any, memoryview], bytes]
+) -> Iterator[bytes]:
+    """
+    Every member of a gzip file, or frame of a zstd one.
+
+    Piece by piece, because what follows a member in its piece is copied.
+    """
+    view = memoryview(body)
+    at = members = 0
+    while at < len(view):
+        member = begin()
+        members += 1
+        if members > MAX_BATCH_EVENTS:
+            raise EOFError(f"it has more than {MAX_BATCH_EVENTS} parts")
+        while not member.eof:
+            piece = view[at : at + _PIECE_BYTES]
+            if not piece:
                 raise EOFError("it ends in the middle")
-            break
-        body = member.unused_data
-    return b"".join(parts)
+            yield inflate(member, piece)
+            at += len(piece) - len(member.unused_data)
+
+
+def _too_large(limit_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body has more than {limit_bytes} bytes when decompressed")
 
 
 def parse_json(body: bytes) -> Any:
@@ -132,7 +166,7 @@ def parse_batch(body: bytes, media: str) -> list[Any]:
         PayloadTooLarge: If there are more than 10,000.
     """
     if media == NDJSON:
-        items: Any = [_parse_line(line) for line in body.splitlines() if line.strip()]
+        items: Any = _parse_lines(body)
     else:
         value = parse_json(body) if body else None
         items = value.get("events") if isinstance(value, dict) else value
@@ -145,12 +179,24 @@ def parse_batch(body: bytes, media: str) -> list[Any]:
             raise MalformedRequest(f"{extra!r} is not a field of a batch; it has only 'events'")
     found: list[Any] = items
     if len(found) > MAX_BATCH_EVENTS:
-        raise PayloadTooLarge(f"the batch has {len(items)} events; the limit is {MAX_BATCH_EVENTS}")
+        raise _too_many()
     return found
 
 
-def _parse_line(line: bytes) -> Any:
-    try:
-        return parse_json(line)
-    except MalformedRequest as error:
-        return error
+def _parse_lines(body: bytes) -> list[Any]:
+    """One value a line. Only LF ends a line: CR is white space, in NDJSON as in JSON."""
+    items: list[Any] = []
+    for line in io.BytesIO(body):
+        if not line.strip(_WHITE_SPACE):
+            continue
+        if len(items) == MAX_BATCH_EVENTS:
+            raise _too_many()
+        try:
+            items.append(parse_json(line))
+        except MalformedRequest as error:
+            items.append(error)
+    return items
+
+
+def _too_many() -> PayloadTooLarge:
+    return PayloadTooLarge(f"the batch has more than {MAX_BATCH_EVENTS} events")

@@ -147,7 +147,8 @@ class Router:
             identity = Identity.TIMED
             text = _SEPARATOR.join((event.type, data["leadId"], data["emailId"], link))
         else:
-            whole = json.dumps(event.data, sort_keys=True)
+            # The moment, not its spelling: 19:00Z and 20:00+01:00 are one event.
+            whole = json.dumps(event.data | {"timestamp": event.occurred_us}, sort_keys=True)
             identity, text = Identity.EXACT, f"{event.type}{_SEPARATOR}{whole}"
         digest = blake2b(
             f"{key}{_SEPARATOR}{_SEPARATOR}{text}".encode(), digest_size=8, key=self._secret

@@ -53,7 +53,7 @@ _NULL = struct.pack(">i", -1)
 _length = struct.Struct(">i").pack
 _times = struct.Struct(">iqiq").pack
 _index_field = struct.Struct(">ii").pack
-_position_fields = struct.Struct(">hih").pack
+_position_fields = struct.Struct(">hii").pack
 #: Postgres counts microseconds from 2000-01-01.
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 _JSONB_VERSION = b"\x01"
@@ -128,7 +128,7 @@ def copy_tuples(
     raw_lane = lane.encode()
     prefix = b"".join(
         (
-            _position_fields(len(POSITION_COLUMNS) + len(COLUMNS), 2, partition),
+            _position_fields(len(POSITION_COLUMNS) + len(COLUMNS), 4, partition),
             _field(raw_lane),
             _field(struct.pack(">q", epoch)),
             _field(struct.pack(">q", seq)),

@@ -48,6 +48,9 @@ _METADATA = TypeAdapter(Metadata)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_YEAR_1_US = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+#: ``fromisoformat`` takes any character between date and time, and NUL before an offset.
+_TIMESTAMP = re.compile(r"[0-9W-]+[Tt ][0-9:.,]+ ?(?:Z|[+-][0-9:.]+)")
 
 _IDENTIFIERS = ("campaignId", "leadId", "emailId", "accountId", "eventId", "linkId")
 _TEXTS = (
@@ -83,7 +86,10 @@ def validate_item(item: Any, *, now_s: float, rules: Sequence[Rule] = ()) -> Eve
     if not _ENVELOPE.issuperset(item):
         raise InvalidEvent(
             [
-                (str(key), "is not a field of an event; put your own data into customData")
+                (
+                    _strip_control(str(key)),
+                    "is not a field of an event; put your own data into customData",
+                )
                 for key in item
                 if key not in _ENVELOPE
             ]
@@ -187,10 +193,12 @@ def _parse_timestamp(data: dict[str, Any], now_s: float, problems: Details) -> i
     except ValueError:
         problems.append(("timestamp", "is not ISO 8601, such as 2026-11-23T19:00:00Z"))
         return 0
-    if moment.tzinfo is None or len(text) < 17:
+    if moment.tzinfo is None or not _TIMESTAMP.fullmatch(text):
         problems.append(("timestamp", "needs a date, a time, and an offset or Z"))
         return 0
     occurred_us = (moment - _EPOCH) // _MICROSECOND
+    if occurred_us < _YEAR_1_US:
+        problems.append(("timestamp", "is before the year 1 in UTC"))
     if occurred_us > (now_s + MAX_AHEAD_S) * 1e6:
         problems.append(("timestamp", f"is more than {MAX_AHEAD_S // 60} minutes ahead"))
     return occurred_us
@@ -203,7 +211,11 @@ def _clean_custom(custom: dict[str, Any], problems: Details) -> Any:
     except InvalidEvent as error:
         problems.extend(error.details)
         return custom
-    size = len(encode_json(clean))
+    try:
+        size = len(encode_json(clean))
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        problems.append(("customData", "a number is too large"))
+        return custom
     if size > MAX_CUSTOM_BYTES:
         problems.append(("customData", f"has {size} bytes; the limit is {MAX_CUSTOM_BYTES}"))
     return clean
@@ -245,10 +257,16 @@ def _ask(rule: Rule, event_type: EventType, data: dict[str, Any], problems: Deta
     except Exception as error:
         problems.append(("eventData", f"the rule {name} failed: {type(error).__name__}"))
     else:
-        if isinstance(answer, str):
-            problems.append(("eventData", answer))
-        elif answer is not None:
-            problems.append(answer)
+        match answer:
+            case None:
+                pass
+            case str():
+                problems.append(("eventData", answer))
+            case (str() as field, str() as message):
+                problems.append((field, message))
+            case _:
+                what = type(answer).__name__
+                problems.append(("eventData", f"the rule {name} failed: it answered {what}"))
 
 
 def explain(error: ValidationError, what: str) -> Details:
@@ -263,7 +281,7 @@ def explain(error: ValidationError, what: str) -> Details:
 
 
 def _message(item: ErrorDetails, field: str, what: str) -> str:
-    if field == "smtpCode":
+    if field == "smtpCode" and item["type"] != "extra_forbidden":
         return 'must be a code such as 550 or "5.1.1"'
     context = item.get("ctx", {})
     match item["type"]:

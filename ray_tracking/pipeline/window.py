@@ -106,6 +106,8 @@ class Window:
         self._size = 0
         #: Identities forgotten before their time because there were too many.
         self.evicted_early = 0
+        #: What was received before this Unix time may have been among them.
+        self._evicted_before_ms = 0
 
     def __len__(self) -> int:
         return self._size
@@ -128,7 +130,10 @@ class Window:
         bucket.add(submission, position)
         self._size += 1
         while self._size > self._policy.max_ids and len(self._buckets) > 1:
-            self.evicted_early += self._drop(min(self._buckets))
+            oldest = min(self._buckets)
+            self.evicted_early += self._drop(oldest)
+            end_ms = (oldest + 1) * self._bucket_ms
+            self._evicted_before_ms = max(self._evicted_before_ms, end_ms)
 
     def expire(self, now_ms: int) -> None:
         """Forget the buckets that lie wholly before the window."""
@@ -138,9 +143,7 @@ class Window:
 
     def effective_ms(self, now_ms: int) -> int:
         """How far back the window really reaches: less than asked for after an eviction."""
-        if not self.evicted_early or not self._buckets:
-            return self._policy.longest_ms
-        return min(self._policy.longest_ms, now_ms - min(self._buckets) * self._bucket_ms)
+        return max(0, min(self._policy.longest_ms, now_ms - self._evicted_before_ms))
 
     def _drop(self, number: int) -> int:
         dropped = len(self._buckets.pop(number).occurred_us)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from ray_tracking.errors import TrackingError
 from ray_tracking.pipeline.append import Entry, EntryId, Kind
 
+_KIND_AT = {0: Kind.MARKER, 1: Kind.CHAIN}
+
 
 class LogGap(TrackingError):
     """Entries are missing from the log between two that are there."""
@@ -43,10 +45,11 @@ class Follower:
         """
         last, new = self.position, entry.id
         kind = entry.header.kind
+        fits = kind is _KIND_AT.get(new.seq, Kind.BATCH)
         if new.epoch == last.epoch:
-            fits = new.seq == last.seq + 1 and (kind is Kind.CHAIN) == (new.seq == 1)
+            fits = fits and new.seq == last.seq + 1
         else:
-            fits = new.epoch > last.epoch and new.seq == 0 and kind is Kind.MARKER
+            fits = fits and new.epoch > last.epoch and new.seq == 0
         if fits and kind is Kind.CHAIN and self._before_marker is not None:
             fits = entry.header.previous == str(self._before_marker)
         if not fits:

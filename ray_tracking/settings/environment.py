@@ -92,6 +92,8 @@ _RAY_DEFAULTS = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_COLOR_PREFIX": "0",
+    # Workers hand their niceness to their children, the embedded servers among them.
+    "RAY_worker_niceness": "0",
 }
 
 

@@ -192,6 +192,14 @@ class EventLog:
             entry = await self._last(stream_key(self.prefix, partition, lane))
         return entry.id if entry else ORIGIN
 
+    async def entry(self, partition: int, lane: int, entry_id: EntryId) -> Entry | None:
+        """The entry of that id, if it is still there."""
+        with _answering():
+            found = await self.redis.xrange(
+                stream_key(self.prefix, partition, lane), str(entry_id), str(entry_id)
+            )
+        return decode_entry(*found[0]) if found else None
+
     async def trim(self, partition: int, lane: int, keep_from: EntryId) -> int:
         """Forget the entries before an id, exactly; returns how many."""
         key = stream_key(self.prefix, partition, lane)

@@ -66,6 +66,14 @@ def environment(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
 
 
+def oom_score(new: str | None = None, pid: int | None = None) -> int:
+    """How readily the kernel ends a process when memory is short; sets it first, if asked."""
+    file = Path(f"/proc/{pid or os.getpid()}/oom_score_adj")
+    if new is not None:
+        file.write_text(new)
+    return int(file.read_text())
+
+
 def sockets(data_dir: Path) -> list[Path]:
     """The sockets in a data directory."""
     return [path for path in data_dir.rglob("*") if path.is_socket()]
@@ -171,6 +179,19 @@ async def test_both_serve_and_leave_nothing_behind(
     await servers.stop()
     assert sockets(data_dir) == []
     await until_nothing_is_left(data_dir)
+    await servers.stop()
+
+
+async def test_servers_are_not_the_first_to_go_when_a_ray_worker_starts_them(
+    data_dir: Path,
+) -> None:
+    own = oom_score()
+    oom_score("500")
+    try:
+        servers = await EmbeddedServers.start(data_dir, postgres=False, valkey=True)
+    finally:
+        oom_score(str(own))
+    assert oom_score(pid=servers.pids["valkey"]) == 0
     await servers.stop()
 
 
@@ -328,7 +349,9 @@ def spoil(data_dir: Path, pid_file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pid_file", ["", "garbage\n\0", f"{os.getpid()}\n{{data}}\n1\n5432\n\n\n1 1\nready   \n"]
+    "pid_file",
+    ["", "garbage\n\0", f"{os.getpid()}\n{{data}}\n1\n5432\n\n\n1 1\nready   \n"],
+    ids=["empty", "garbage", "a stranger's"],
 )
 async def test_stale_files_are_survived(data_dir: Path, pid_file: str) -> None:
     servers = await start(data_dir)

@@ -45,6 +45,7 @@ from ray_tracking.stores.embedded.valkey import Valkey
 logger = logging.getLogger("guard")
 
 _STOP_S = 8.0
+_STARTER_S = 2.0
 _STARTING_TICK_S = 0.01
 _IDLE_TICK_S = 30.0
 _MAX_LOG_BYTES = 1024 * 1024
@@ -79,6 +80,7 @@ class Guard:
                 self._turn()
         except (StartError, OSError) as error:
             logger.error("%s", error)
+            self._await_starter()
             self._tell(list(self._leases), {"error": str(error)})
         finally:
             control = Path(self._listener.getsockname())
@@ -119,6 +121,12 @@ class Guard:
             else:
                 self._handle_signals(source.recv(256))
         return bool(events)
+
+    def _await_starter(self) -> None:
+        """Let the starter connect, which has heard only that we listen: it is owed the error."""
+        until_s = time.monotonic() + _STARTER_S
+        while not self._leases and time.monotonic() < until_s:
+            self._wait(_STARTING_TICK_S)
 
     def _accept(self) -> None:
         lease, _ = self._listener.accept()
@@ -206,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A child of init: Ray ends the children of a worker that ends.
     if os.fork() > 0:
         os._exit(0)
+    _shed_what_a_worker_passes_on()
     data_dir: Path = options.data_dir.resolve()
     with contextlib.ExitStack() as stack:
         try:
@@ -229,6 +238,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Guard(listener, servers, grace_s=options.grace).run()
         for directory in (*(server.sockets for server in servers), control.parent):
             remove_if_short(directory)
+
+
+def _shed_what_a_worker_passes_on() -> None:
+    """Ray makes its workers nice, and the first to go when memory is short: not the servers."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    with contextlib.suppress(OSError):
+        # Only root may do this. Others start Ray with RAY_worker_niceness=0.
+        os.setpriority(os.PRIO_PROCESS, 0, min(0, os.getpriority(os.PRIO_PROCESS, 0)))
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        if int(score.read_text()) > 0:
+            score.write_text("0")
 
 
 def _lock(data_dir: Path, stack: contextlib.ExitStack) -> bool:

@@ -49,3 +49,13 @@ CREATE TABLE tracking_meta (
     name  text PRIMARY KEY,
     value text NOT NULL
 );
+
+-- Entries that were missing from the log, and that an operator went on without.
+CREATE TABLE accepted_gaps (
+    accepted_at    timestamptz NOT NULL DEFAULT now(),
+    log_partition  integer     NOT NULL,
+    log_lane       text        NOT NULL,
+    after_entry    text        NOT NULL,
+    found_entry    text        NOT NULL,
+    events_missing bigint
+);

@@ -1,0 +1,45 @@
+# Every target works on a machine that has Python 3.11 or later and nothing else.
+VENV   := .venv
+READY  := $(VENV)/.ready
+PYTHON ?= python3
+ARGS   ?=
+BENCH  ?=
+
+.PHONY: run test test-fast check fix bench lock clean
+
+run: $(READY)          ## Everything on this machine, until Ctrl-C. ARGS="--port 9000"
+	@exec $(VENV)/bin/ray-tracking run $(ARGS)
+
+test: check            ## All tests
+	$(VENV)/bin/python -m pytest tests/unit -n 2 -q
+	$(VENV)/bin/python -m pytest tests/integration tests/e2e $(ARGS)
+
+test-fast: check       ## What every commit passes: under a minute
+	$(VENV)/bin/python -m pytest tests/unit -n 2 -q $(ARGS)
+
+check: $(READY)        ## Format, lint, types, layers
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+fix: $(READY)          ## Repair what can be repaired by itself
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(READY)        ## Figures beside their ceilings. BENCH=single for one
+	$(VENV)/bin/python -m benchmarks $(BENCH) $(ARGS)
+
+lock:                  ## Renew the lock file; needs uv
+	uv lock --upgrade
+	uv export --frozen --no-emit-project --group dev --no-annotate --no-header -q -o requirements.lock
+
+clean:                 ## The environment and all caches; never the data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@touch $@
