@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import secrets
 import signal
 import sys
@@ -60,7 +61,7 @@ _SHARE = click.FloatRange(0, 1)
               metavar="SECONDS", help="How long an event is tried again; keep it well under "
               "the service's idempotency window.")  # fmt: skip
 @click.option("--acknowledged", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Append a line of JSON for each acknowledged event, after the fact.")  # fmt: skip
+              help="Append a line of JSON for each event, after its acknowledgement.")  # fmt: skip
 def command(
     url: str,
     rate: float,
@@ -146,7 +147,8 @@ async def _check_there(session: aiohttp.ClientSession, url: str) -> None:
     except aiohttp.InvalidURL:
         raise StartError(f"{url!r} is not a URL such as http://127.0.0.1:8000") from None
     except (aiohttp.ClientError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error) or type(error).__name__
         raise StartError(
             f"nothing answers at {url} ({reason}); start the service with `ray-tracking run`, "
             "or name another with --url"

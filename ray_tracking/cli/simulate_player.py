@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
 import aiohttp
@@ -84,9 +85,10 @@ class Player:
 
     async def _wait_until(self, due_s: float) -> bool:
         """Whether to go on."""
-        loop = asyncio.get_running_loop()
-        while not self._stop.is_set() and (left_s := due_s - loop.time()) > 0:
-            await asyncio.sleep(min(left_s, 0.25))
+        if due_s > asyncio.get_running_loop().time():
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
+                    await self._stop.wait()
         return not self._stop.is_set()
 
     async def _finish(self) -> None:

@@ -1,0 +1,183 @@
+"""
+What the API answers, as JSON Schema: the components of ``/openapi.json`` that are not
+models of :mod:`ray_tracking.events`. A test holds them against real answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray_tracking.events import LANES, EventType
+
+Schema = dict[str, Any]
+
+_COUNTS = ("processed", "duplicates", "invalid", "rateLimited", "overloaded")
+
+
+def ref(name: str) -> Schema:
+    """A reference to a component schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(properties: Schema, *optional: str, description: str = "") -> Schema:
+    """An object of exactly these properties, required unless named as optional."""
+    schema: Schema = {"description": description} if description else {}
+    return schema | {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+_STRING: Schema = {"type": "string"}
+_BOOLEAN: Schema = {"type": "boolean"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_URL: Schema = {"type": "string", "format": "uri"}
+_RATE = _or_null({"type": "number", "minimum": 0})
+_MILLISECONDS: Schema = {"type": "number", "minimum": 0, "description": "Milliseconds."}
+_WAIT: Schema = {
+    "type": "integer",
+    "minimum": 1,
+    "description": "Seconds to wait before sending it again, with the same eventId.",
+}
+_DETAILS: Schema = {
+    "type": "array",
+    "items": _object({"field": _STRING, "message": _STRING}),
+    "description": "Everything that is wrong, field by field.",
+}
+_FAILED: Schema = {"const": False}
+_CURSOR = _or_null({"type": "string", "description": "Send it as `after` for the next page."})
+
+ANSWERS: dict[str, Schema] = {
+    "EventType": {"type": "string", "enum": [kind.value for kind in EventType]},
+    "ProcessingResult": _object(
+        {
+            "success": {"const": True},
+            "eventId": {
+                "type": "string",
+                "description": "The caller's own, else the one made here; of a duplicate, the "
+                "first one's.",
+            },
+            "mode": {"enum": ["REALTIME", "BATCH", "HYBRID"]},
+            "duplicate": _BOOLEAN,
+            "fallback": {"const": True, "description": "It is in the spool, not yet in the log."},
+            "result": _or_null(ref("LogPlace")),
+            "processingTime": _MILLISECONDS,
+        },
+        "fallback",
+        description="The event is durable, or was already.",
+    ),
+    "LogPlace": _object(
+        {
+            "partition": _COUNT,
+            "lane": {"enum": [lane.value for lane in LANES]},
+            "position": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"},
+            "index": _COUNT,
+        },
+        description="Where the event is in the log.",
+    ),
+    "Error": _object({"success": _FAILED, "error": _STRING}),
+    "ComeAgain": _object(
+        {"success": _FAILED, "error": _STRING, "retryAfter": _WAIT},
+        "retryAfter",
+        description="Nothing is wrong with the request; it cannot be served now.",
+    ),
+    "Invalid": _object({"success": _FAILED, "error": _STRING, "details": _DETAILS}),
+    "BatchResult": _object(
+        {
+            "success": {
+                "type": "boolean",
+                "description": "False when nothing was processed or a duplicate.",
+            },
+            **dict.fromkeys(_COUNTS, _COUNT),
+            "broadcasted": {**_COUNT, "description": "Handed to the live log."},
+            "processingTime": _MILLISECONDS,
+            "breakdown": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "eventType": _or_null(ref("EventType")),
+                        **dict.fromkeys(_COUNTS, _COUNT),
+                    }
+                ),
+                "description": "The same counts by type; unknown types stand under null.",
+            },
+            "errors": {"type": "array", "items": ref("ItemError")},
+            "error": {"type": "string", "description": "Where all were refused for one reason."},
+        },
+        "error",
+        description="The counts processed to overloaded add up to the items sent.",
+    ),
+    "ItemError": _object(
+        {"index": _COUNT, "error": _STRING, "details": _DETAILS, "retryAfter": _WAIT},
+        "details",
+        "retryAfter",
+    ),
+    "TrackingLinks": _object(
+        {
+            "pixelUrl": _URL,
+            "links": {
+                "type": "array",
+                "items": _object({"url": _URL, "trackingUrl": _URL}),
+            },
+        }
+    ),
+    "CampaignStats": _object(
+        {
+            "campaignId": _STRING,
+            **dict.fromkeys(
+                (
+                    "sent",
+                    "delivered",
+                    "opens",
+                    "uniqueOpens",
+                    "clicks",
+                    "uniqueClicks",
+                    "replies",
+                    "uniqueReplies",
+                ),
+                _COUNT,
+            ),
+            "bounces": _object(dict.fromkeys(("hard", "soft", "complaint", "suppression"), _COUNT)),
+            "machineOpens": _COUNT,
+            "machineClicks": _COUNT,
+            "rates": _object(
+                dict.fromkeys(("open", "click", "reply", "bounce", "complaint"), _RATE)
+            ),
+            "firstEventAt": _or_null(_TIME),
+            "lastEventAt": _or_null(_TIME),
+            "asOf": _TIME,
+        },
+        description="Totals and uniques leave machines out. Rates are fractions, null at zero.",
+    ),  # fmt: skip
+    "StoredEvent": _object(
+        {
+            "eventId": _STRING,
+            "eventType": ref("EventType"),
+            "eventData": {"type": "object", "description": "As it was accepted."},
+            "receivedAt": _TIME,
+        }
+    ),
+    "StoredEventPage": _object(
+        {"items": {"type": "array", "items": ref("StoredEvent")}, "next": _CURSOR}
+    ),
+    "HealthStatus": _object(
+        {
+            "timestamp": _TIME,
+            "overall": ref("Status"),
+            "components": {"type": "object", "additionalProperties": ref("Component")},
+        }
+    ),
+    "Status": {"enum": ["healthy", "degraded", "unhealthy"]},
+    "Component": {
+        "type": "object",
+        "properties": {"status": ref("Status"), "error": _STRING},
+        "required": ["status"],
+    },
+}

@@ -1,0 +1,208 @@
+"""
+A network that fails on demand: stands between a client and a real server.
+
+Whether an append or a commit is unclear depends on what was lost, the question or the
+answer, so the faults wait for a piece of the conversation (``XADD``, ``COMMIT``) and
+strike exactly there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_CHUNK_BYTES = 65536
+
+
+class Fault(Enum):
+    """What happens to a question when it comes by."""
+
+    #: The server gets it and answers; the answer is dropped and the connection cut.
+    LOSE_REPLY = "lose the reply"
+    #: The connection is cut; the server never gets it.
+    LOSE_REQUEST = "lose the request"
+    #: The server gets its first bytes, then the connection is cut.
+    TEAR_REQUEST = "tear the request"
+    #: It is kept back, and everything after it, until :meth:`Proxy.release`.
+    HOLD_REQUEST = "hold the request"
+
+
+class Proxy:
+    """
+    Listens on a port of its own and forwards to one server.
+
+    Args:
+        reach: Opens a connection to the server.
+    """
+
+    def __init__(self, reach: Callable[[], Awaitable[Streams]]) -> None:
+        self._reach = reach
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fault: tuple[bytes, Fault] | None = None
+        self._then_refuse = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._released = asyncio.Event()
+        #: Set when the fault that was ordered has struck.
+        self.struck = asyncio.Event()
+        self.port = 0
+
+    async def start(self) -> None:
+        """Accept connections; on the same port as before, if there was one."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Refuse connections and end those that are there."""
+        self.refuse()
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- faults ------------------------------------------------------------------
+
+    def strike(self, needle: bytes, fault: Fault, *, then_refuse: bool = False) -> None:
+        """
+        Let a fault happen to the next question that holds some bytes.
+
+        Args:
+            needle: Which.
+            fault: What happens to it.
+            then_refuse: Whether the server is out of reach from then on.
+        """
+        self._fault = (needle, fault)
+        self._then_refuse = then_refuse
+        self.struck.clear()
+        self._released.clear()
+
+    def release(self) -> None:
+        """Send on what was held."""
+        self._released.set()
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    def refuse(self) -> None:
+        """Let nobody connect any more; connections that are there stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def accept(self) -> None:
+        """Let clients connect again."""
+        if self._server is None:
+            await self.start()
+
+    def stall(self) -> None:
+        """Let no byte through in either direction, and close nothing: a dead cable."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        """Let everything through again that was stalled."""
+        self._flowing.set()
+
+    # -- below -------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        connection = _Connection()
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            server_reader, server_writer = await self._reach()
+            connection.writers = (writer, server_writer)
+            self._writers.update(connection.writers)
+            try:
+                await asyncio.gather(
+                    self._questions(reader, server_writer, connection),
+                    self._answers(server_reader, writer, connection),
+                )
+            finally:
+                self._writers.difference_update(connection.writers)
+                server_writer.close()
+        writer.close()
+        self._tasks.discard(task)
+
+    async def _questions(
+        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, connection: _Connection
+    ) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            await self._flowing.wait()
+            match self._fault_of(data):
+                case Fault.LOSE_REPLY:
+                    connection.loses_reply = True
+                case Fault.LOSE_REQUEST:
+                    self._cut(connection)
+                    return
+                case Fault.TEAR_REQUEST:
+                    server.write(data[: len(data) // 2])
+                    await server.drain()
+                    self._cut(connection)
+                    return
+                case Fault.HOLD_REQUEST:
+                    self.struck.set()
+                    await self._released.wait()
+            server.write(data)
+            await server.drain()
+        server.close()
+
+    async def _answers(
+        self, reader: asyncio.StreamReader, client: asyncio.StreamWriter, connection: _Connection
+    ) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            await self._flowing.wait()
+            if connection.loses_reply:
+                self._cut(connection)
+                return
+            client.write(data)
+            await client.drain()
+        client.close()
+
+    def _fault_of(self, data: bytes) -> Fault | None:
+        if self._fault is None or self._fault[0] not in data:
+            return None
+        fault = self._fault[1]
+        self._fault = None
+        return fault
+
+    def _cut(self, connection: _Connection) -> None:
+        if self._then_refuse:
+            self.refuse()
+        for writer in connection.writers:
+            writer.transport.abort()
+        self.struck.set()
+
+
+class _Connection:
+    """One client's, and the server's half of it."""
+
+    def __init__(self) -> None:
+        self.writers: tuple[asyncio.StreamWriter, ...] = ()
+        self.loses_reply = False
+
+
+async def before_valkey(url: str) -> tuple[Proxy, str]:
+    """A proxy before the server of a ``unix://`` URL, and the URL of the proxy."""
+    path = unquote(url.removeprefix("unix://"))
+    proxy = Proxy(lambda: asyncio.open_unix_connection(path))
+    await proxy.start()
+    return proxy, f"redis://127.0.0.1:{proxy.port}"
+
+
+async def before_postgres(url: str) -> tuple[Proxy, str]:
+    """The same for a Postgres on a Unix socket."""
+    parts = urlsplit(url)
+    directory = parse_qs(parts.query)["host"][0]
+    proxy = Proxy(lambda: asyncio.open_unix_connection(f"{directory}/.s.PGSQL.5432"))
+    await proxy.start()
+    user = quote(unquote(parts.username or ""))
+    return proxy, f"postgresql://{user}@127.0.0.1:{proxy.port}{parts.path}?sslmode=disable"

@@ -1,0 +1,389 @@
+"""
+The real parts in one process, on the real servers: shards, writers, the HTTP app.
+
+Only Ray is absent: its call from ingress to shard is a plain ``await``, which can be
+told to fail or to hang as the real one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import asyncpg
+from redis.asyncio import Redis
+
+from ray_tracking.actors.clock import Clock
+from ray_tracking.actors.shard import Shard, ShardConfig
+from ray_tracking.actors.writer import Writer, WriterConfig
+from ray_tracking.errors import Unavailable
+from ray_tracking.events import LANES
+from ray_tracking.http.app import App
+from ray_tracking.http.gatherer import Gatherer
+from ray_tracking.http.listener import Listener
+from ray_tracking.http.ports import Ports
+from ray_tracking.pipeline.admit import AdmissionPolicy
+from ray_tracking.pipeline.append import Entry, EntryId, Kind, decode_entry
+from ray_tracking.pipeline.gather import GatherPolicy, Outcome, pack, unpack_outcomes
+from ray_tracking.pipeline.rate import RatePolicy
+from ray_tracking.pipeline.route import Router, Submission
+from ray_tracking.pipeline.window import WindowPolicy
+from ray_tracking.pipeline.write import FlushPolicy
+from ray_tracking.settings import Settings
+from ray_tracking.sources.tokens import TokenKeys
+from ray_tracking.stores import database, log_setup
+from ray_tracking.stores.geo import GeoTable
+from ray_tracking.stores.log import stream_key
+from ray_tracking.stores.queries import Queries
+from tests.support import events
+from tests.support.proxy import Proxy, before_postgres, before_valkey
+
+TOKEN_SECRET = "a secret for tests, of 32 characters or more"
+HIGH, NORMAL, PARKED = range(len(LANES))
+
+_LOG_ORDER = "log_partition, log_lane, log_epoch, log_seq, log_index"
+
+
+class Owner:
+    """
+    A shard in this process.
+
+    Args:
+        config: Of the shard.
+        clock: Instead of the real one.
+    """
+
+    def __init__(self, config: ShardConfig, clock: Clock | None = None) -> None:
+        #: Why its process would have ended.
+        self.died: str | None = None
+        self.shard = Shard(config, self._die, clock)
+
+    def _die(self, reason: str) -> None:
+        self.died = reason
+
+    async def submit(self, *submissions: Submission) -> list[Outcome]:
+        """What becomes of each."""
+        return unpack_outcomes(await self.shard.submit(pack(submissions)))
+
+    async def status(self) -> dict[str, Any]:
+        """What it says of itself."""
+        return await self.shard.status()
+
+    async def kill(self) -> None:
+        """End it as SIGKILL does: whatever is on its way is not waited for."""
+        await self.shard.close()
+
+
+class Scribe:
+    """
+    A writer in this process.
+
+    Args:
+        config: Of the writer.
+    """
+
+    def __init__(self, config: WriterConfig) -> None:
+        #: Why its process would have ended.
+        self.died: str | None = None
+        self.writer = Writer(config, self._die)
+
+    def _die(self, reason: str) -> None:
+        self.died = reason
+
+    async def trouble(self) -> str | None:
+        """What it complains of."""
+        status = await self.writer.status()
+        trouble: str | None = status["trouble"]
+        return trouble
+
+    async def kill(self) -> None:
+        """End it as SIGKILL does: a flush under way is not waited for."""
+        await self.writer.close()
+
+
+class Service:
+    """The HTTP app on a port, and a client of it."""
+
+    def __init__(self, app: App, listener: Listener, gatherer: Gatherer, queries: Queries) -> None:
+        self.app = app
+        self.listener = listener
+        self.gatherer = gatherer
+        self.queries = queries
+        self.client: aiohttp.ClientSession
+        self.port = 0
+        self.tokens: TokenKeys
+
+    async def close(self) -> None:
+        """As a replica ends."""
+        await self.client.close()
+        await self.listener.stop()
+        await self.app.tracking.drain()
+        await self.gatherer.drain()
+        await self.queries.close()
+
+
+class Stack:
+    """
+    One deployment with its own prefix in Valkey and its own schema in Postgres.
+
+    Args:
+        database_url: Of the Postgres that tests share.
+        redis_url: Of the Valkey.
+        partitions: How many the log has.
+    """
+
+    def __init__(self, database_url: str, redis_url: str, partitions: int = 4) -> None:
+        name = uuid4().hex[:12]
+        self.partitions = partitions
+        self.database_url = database_url
+        self.redis_url = redis_url
+        self.schema = f"test_{name}"
+        self.prefix = f"test-{name}:"
+        self.redis = Redis.from_url(redis_url)
+        self.owners: dict[str, Owner] = {}
+        self.scribes: list[Scribe] = []
+        self.services: list[Service] = []
+        self.proxies: list[Proxy] = []
+        #: Ingress cannot reach the shards.
+        self.unreachable = False
+        #: Cleared: calls from ingress to the shards do not come back.
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self._assigned: dict[str, list[int]] = {}
+        self._connection: asyncpg.Connection[Any] | None = None
+
+    async def open(self) -> None:
+        """Make the schema."""
+        await database.prepare(self.database_url, self.schema, partitions=self.partitions)
+        self._connection = await database.connect(self.database_url, self.schema, "tests")
+
+    async def close(self) -> None:
+        """End everything and leave nothing behind in the servers."""
+        for proxy in self.proxies:
+            proxy.release()
+            proxy.flow()
+        self.answering.set()
+        for service in self.services:
+            await service.close()
+        for owner in self.owners.values():
+            await owner.kill()
+        for scribe in self.scribes:
+            await scribe.kill()
+        for proxy in self.proxies:
+            await proxy.close()
+        await self.sql(f'DROP SCHEMA "{self.schema}" CASCADE')
+        assert self._connection is not None
+        await self._connection.close()
+        if keys := await self.redis.keys(f"{self.prefix}*"):
+            await self.redis.delete(*keys)
+        await self.redis.aclose()
+
+    # -- networks that fail --------------------------------------------------------
+
+    async def valkey_proxy(self) -> tuple[Proxy, str]:
+        """A network to Valkey that fails on demand, and the URL through it."""
+        proxy, url = await before_valkey(self.redis_url)
+        self.proxies.append(proxy)
+        return proxy, url
+
+    async def postgres_proxy(self) -> tuple[Proxy, str]:
+        """A network to Postgres that fails on demand, and the URL through it."""
+        proxy, url = await before_postgres(self.database_url)
+        self.proxies.append(proxy)
+        return proxy, url
+
+    # -- parts ---------------------------------------------------------------------
+
+    async def shard(
+        self,
+        name: str = "shard-0",
+        *,
+        partitions: Iterable[int] | None = None,
+        start: bool = True,
+        redis_url: str | None = None,
+        database_url: str | None = None,
+        window: WindowPolicy | None = None,
+        rate: RatePolicy | None = None,
+        max_buffered_events: int = 10_000,
+        clock: Clock | None = None,
+        **policy: Any,
+    ) -> Owner:
+        """
+        A shard that owns some partitions, all of them if nothing else is said.
+
+        One of a name that is there already is its successor; the old object stays as
+        it is, to be killed or to go on as a zombie.
+        """
+        self._assigned[name] = list(range(self.partitions) if partitions is None else partitions)
+        await log_setup.assign(self.redis, self.prefix, self._assigned)
+        owner = Owner(
+            ShardConfig(
+                name=name,
+                redis_url=redis_url or self.redis_url,
+                redis_prefix=self.prefix,
+                database_url=database_url or self.database_url,
+                database_schema=self.schema,
+                policy=AdmissionPolicy(
+                    window=window or WindowPolicy(), rate=rate or RatePolicy(), **policy
+                ),
+                max_buffered_events=max_buffered_events,
+            ),
+            clock,
+        )
+        if name in self.owners:
+            self.owners[f"{name} before {uuid4().hex[:4]}"] = self.owners[name]
+        self.owners[name] = owner
+        if start:
+            await owner.shard.start()
+        return owner
+
+    async def writer(
+        self,
+        name: str = "writer-0",
+        *,
+        partitions: Iterable[int] | None = None,
+        redis_url: str | None = None,
+        database_url: str | None = None,
+        max_events: int = 1000,
+        max_age_ms: int = 20,
+    ) -> Scribe:
+        """A writer of some partitions, at work."""
+        scribe = Scribe(
+            WriterConfig(
+                name=name,
+                redis_url=redis_url or self.redis_url,
+                redis_prefix=self.prefix,
+                database_url=database_url or self.database_url,
+                database_schema=self.schema,
+                partitions=tuple(range(self.partitions) if partitions is None else partitions),
+                flush=FlushPolicy(max_events, max_age_ms),
+            )
+        )
+        self.scribes.append(scribe)
+        await scribe.writer.start()
+        return scribe
+
+    async def service(
+        self,
+        *,
+        shard_of: Callable[[int], int] = lambda partition: 0,
+        patience_s: float = 5.0,
+        database_url: str | None = None,
+        rules: Sequence[Any] = (),
+        **settings: Any,
+    ) -> Service:
+        """The HTTP app over the shards ``shard-0``, ``shard-1`` … of this stack, on a port."""
+        chosen = Settings.load({"partitions": self.partitions, **settings}, env={})
+        gatherer = Gatherer(
+            self._call,
+            [shard_of(partition) for partition in range(self.partitions)],
+            GatherPolicy(max_buffered_events=chosen.max_buffer_size),
+            patience_s,
+        )
+        queries = await Queries.open(database_url or self.database_url, self.schema)
+        tokens = TokenKeys([TOKEN_SECRET])
+        app = App(
+            Ports(
+                settings=chosen,
+                gatherer=gatherer,
+                router=Router(self.partitions, events.SECRET),
+                tokens=tokens,
+                queries=queries,
+                geo=GeoTable(),
+                health=self._health,
+                ready=self._ready,
+                rules=rules,
+            )
+        )
+        port = _free_port()
+        service = Service(app, Listener(app, "127.0.0.1", port), gatherer, queries)
+        service.tokens = tokens
+        service.port = port
+        service.client = aiohttp.ClientSession(f"http://127.0.0.1:{port}", auto_decompress=False)
+        self.services.append(service)
+        await service.listener.start()
+        return service
+
+    async def _call(self, index: int, blob: bytes) -> bytes:
+        """What Ray does between ingress and shard."""
+        if self.unreachable:
+            raise Unavailable(f"shard {index} cannot be reached")
+        await self.answering.wait()
+        return await self.owners[f"shard-{index}"].shard.submit(blob)
+
+    async def _health(self) -> dict[str, Any]:
+        return {"overall": "healthy", "components": {}}
+
+    async def _ready(self) -> str | None:
+        return None
+
+    # -- events --------------------------------------------------------------------
+
+    def event(self, event_type: str = "EMAIL_OPEN", **more: Any) -> Submission:
+        """One event ready for its shard; see :func:`tests.support.events.submission`."""
+        return events.submission(event_type, partitions=self.partitions, **more)
+
+    def campaign_in(self, partition: int, name: str = "campaign") -> str:
+        """A campaign that belongs to a partition."""
+        return events.campaign_in(partition, self.partitions, name)
+
+    # -- looking from outside ------------------------------------------------------
+
+    def stream(self, partition: int, lane: int = NORMAL) -> str:
+        """The key of a stream."""
+        return stream_key(self.prefix, partition, lane)
+
+    async def entries(self, partition: int, lane: int = NORMAL) -> list[Entry]:
+        """Everything that stands in a stream."""
+        found = await self.redis.xrange(self.stream(partition, lane))
+        return [decode_entry(*item) for item in found]
+
+    async def batches(self, partition: int, lane: int = NORMAL) -> list[Entry]:
+        """The entries of a stream that hold events."""
+        entries = await self.entries(partition, lane)
+        return [entry for entry in entries if entry.header.kind is Kind.BATCH]
+
+    async def logged_ids(self) -> list[bytes]:
+        """The id of every event in the log, in all streams."""
+        ids: list[bytes] = []
+        for partition in range(self.partitions):
+            for lane in range(len(LANES)):
+                for entry in await self.batches(partition, lane):
+                    raw = entry.header.event_ids
+                    ids += [raw[at : at + 16] for at in range(0, len(raw), 16)]
+        return ids
+
+    async def sql(self, query: str, *arguments: Any) -> list[Any]:
+        """Ask Postgres, in this stack's schema."""
+        assert self._connection is not None
+        return await self._connection.fetch(query, *arguments)
+
+    async def rows(self) -> list[Any]:
+        """Every row of ``events``, in the order of the log."""
+        return await self.sql(f"SELECT * FROM events ORDER BY {_LOG_ORDER}")
+
+    async def count(self) -> int:
+        """How many rows there are."""
+        (row,) = await self.sql("SELECT count(*) AS n FROM events")
+        number: int = row["n"]
+        return number
+
+    async def stored(self, partition: int, lane: int = NORMAL) -> EntryId:
+        """Up to where a stream has become rows."""
+        (row,) = await self.sql(
+            "SELECT epoch, seq FROM log_positions WHERE log_partition = $1 AND log_lane = $2",
+            partition,
+            LANES[lane],
+        )
+        return EntryId(row["epoch"], row["seq"])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
