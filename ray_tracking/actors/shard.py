@@ -91,6 +91,7 @@ class Shard:
         Take over what the assignment gives us. Safe to call again.
 
         Raises:
+            Fenced: If another shard was faster; this one has ended.
             LogUnavailable: If the log does not answer now.
         """
         if self._starting is None:
@@ -115,6 +116,18 @@ class Shard:
         await self._positions.close()
 
     async def _start(self) -> None:
+        try:
+            await self._take_over()
+        except Fenced as error:
+            self._end(str(error))
+            raise
+        log.info("shard started", shard=self._config.name, partitions=list(self._partitions))
+        self._tasks = [
+            asyncio.create_task(self._append_loop()),
+            asyncio.create_task(self._housekeeping_loop()),
+        ]
+
+    async def _take_over(self) -> None:
         assignment = await self._log.assignment()
         owned = assignment.shards.get(self._config.name, []) if assignment else []
         stored = await self._positions.read()
@@ -133,11 +146,6 @@ class Shard:
                 for entry in entries:
                     partition.restore(entry, lane, now_ms=now_ms)
             self._partitions[number] = partition
-        log.info("shard started", shard=self._config.name, partitions=owned)
-        self._tasks = [
-            asyncio.create_task(self._append_loop()),
-            asyncio.create_task(self._housekeeping_loop()),
-        ]
 
     # -- events --------------------------------------------------------------
 

@@ -155,7 +155,7 @@ ANSWERS: dict[str, Schema] = {
             "asOf": _TIME,
         },
         description="Totals and uniques leave machines out. Rates are fractions, null at zero.",
-    ),  # fmt: skip
+    ),
     "StoredEvent": _object(
         {
             "eventId": _STRING,

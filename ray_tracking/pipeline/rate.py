@@ -85,6 +85,9 @@ class RateLimits:
         # In order of use: an idle campaign is the same as none, and is forgotten.
         self._rates: OrderedDict[str, tuple[_Sliding, _Sliding]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._rates)
+
     def charge(self, key: str, *, single: bool, now_ms: int) -> float:
         """
         Take one event of a campaign's budget, or say in how many seconds there will be one.

@@ -135,7 +135,7 @@ class EventLog:
                     key, marker_id, Header(kind=Kind.MARKER, appended_ms=int(now_s * 1000))
                 )
             before = [await self._last(key, marker_id) for key in keys]
-            totals = [entry.header.total if entry else 0 for entry in before]
+            totals = [await self._total(key, marker_id) for key in keys]
             for key, entry, total in zip(keys, before, totals, strict=True):
                 previous = entry.id if entry else ORIGIN
                 chain = Header(
@@ -303,6 +303,15 @@ class EventLog:
         end = f"({before}" if before else "+"
         found = await self.redis.xrevrange(key, end, "-", count=1)
         return decode_entry(*found[0]) if found else None
+
+    async def _total(self, key: str, before: EntryId) -> int:
+        """Events ever appended before an entry."""
+        while entry := await self._last(key, before):
+            # The marker of a takeover that was cut off or lost does not know.
+            if entry.header.kind is not Kind.MARKER:
+                return entry.header.total
+            before = entry.id
+        return 0
 
     async def _mark(self, key: str, entry_id: EntryId, header: Header) -> None:
         try:

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -225,12 +226,33 @@ def acknowledged(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def missing_rows(service: Service, path: Path) -> set[str]:
-    """Acknowledged events that are not exactly one row."""
-    ids = [entry["eventId"] for entry in acknowledged(path) if entry["durable"]]
+def missing_rows(service: Service, path: Path) -> set[tuple[str, ...]]:
+    """
+    Acknowledged events that are not exactly one row.
+
+    A hit has no id that its client knows, and the same token twice is one event, so
+    a hit is there when its mail has a row of its type without an id.
+    """
+    entries = [entry for entry in acknowledged(path) if entry["durable"]]
     rows = service.sql(
-        "SELECT coalesce(client_event_id, event_id::text) AS id, count(*) AS n "
-        "FROM events GROUP BY 1"
+        "SELECT event_type, campaign_id, account_id, lead_id, email_id, link_url, "
+        "client_event_id FROM events"
     )
-    count = {row["id"]: row["n"] for row in rows}
-    return {event_id for event_id in ids if count.get(event_id) != 1}
+    by_id = Counter(row["client_event_id"] for row in rows)
+    hits = {
+        (row["event_type"], row["campaign_id"], row["lead_id"], row["email_id"], row["link_url"])
+        for row in rows
+        if row["client_event_id"] is None
+    }
+    missing: set[tuple[str, ...]] = set()
+    for entry in entries:
+        if entry["eventId"] is not None:
+            if by_id[entry["eventId"]] != 1:
+                missing.add((entry["eventId"],))
+            continue
+        hit = tuple(
+            entry[name] for name in ("eventType", "campaignId", "leadId", "emailId", "linkUrl")
+        )
+        if hit not in hits:
+            missing.add(hit)
+    return missing

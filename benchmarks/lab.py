@@ -1,0 +1,140 @@
+"""What a bench works with: the running service, its database, the load, the ceilings."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from benchmarks.ceilings import CopyCeiling
+from benchmarks.load import LoadGenerator, Order, Result
+from benchmarks.service import Service
+
+_DRAIN_S = 120
+
+
+class Figure(NamedTuple):
+    """
+    One line of the table.
+
+    Args:
+        name: What it is.
+        unit: Of its value.
+        ceilings: Names of the figures that it is divided by.
+    """
+
+    name: str
+    unit: str
+    ceilings: tuple[str, ...] = ()
+
+
+class Lab:
+    """
+    Args:
+        service: Under test.
+        noop_port: Of the app that does nothing.
+        load: What sends.
+        database: A connection to the service's Postgres.
+        seconds: How long to send, where a bench goes by time.
+        connections: How many to send over.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        noop_port: int,
+        load: LoadGenerator,
+        database: asyncpg.Connection[Any],
+        *,
+        seconds: float,
+        connections: int,
+    ) -> None:
+        self.service = service
+        self.noop_port = noop_port
+        self.database = database
+        self.seconds = seconds
+        self.connections = connections
+        self.copy = CopyCeiling(database, 50_000)
+        self._load = load
+        self._next_number = 1
+
+    async def send(
+        self,
+        port: int,
+        path: str,
+        *,
+        batch: int | None = None,
+        events: int | None = None,
+        connections: int | None = None,
+        seconds: float | None = None,
+    ) -> Result:
+        """Send events that nobody has seen, and return when all are answered."""
+        order = Order(
+            port=port,
+            path=path,
+            batch=batch,
+            connections=connections or self.connections,
+            seconds=seconds or self.seconds,
+            first=self._next_number,
+            events=events,
+        )
+        result = await self._load.run(order)
+        self._next_number = result.next_number
+        return result
+
+    async def send_and_drain(self, path: str, accepted: int, **shape: Any) -> tuple[Result, float]:
+        """
+        Send to the service, and wait until every acknowledged event is a row.
+
+        Args:
+            path: The route.
+            accepted: The status of an accepted request.
+            shape: As for :meth:`send`.
+
+        Returns:
+            What was answered, and the rows per second from the first request on.
+
+        Raises:
+            SystemExit: There are more rows than events, or fewer after two minutes.
+        """
+        before = await self._rows()
+        result = await self.send(self.service.port, path, **shape)
+        answered_s = time.perf_counter()
+        rows = result.statuses[accepted] * (shape.get("batch") or 1)
+        while (found := await self._rows() - before) < rows:
+            if time.perf_counter() > answered_s + _DRAIN_S:
+                raise SystemExit(f"{rows:,} events are acknowledged, and {found:,} are rows")
+            await asyncio.sleep(0.02)
+        if found > rows:
+            raise SystemExit(f"{rows:,} events are acknowledged, but {found:,} are rows")
+        # The way of the result between processes is not the service's.
+        return result, rows / (result.seconds + time.perf_counter() - answered_s)
+
+    async def check_rows(self) -> None:
+        """
+        At the very end: the cheap count was right.
+
+        Raises:
+            SystemExit: It was not.
+        """
+        counted = await self.database.fetchval("SELECT count(*) FROM events")
+        if counted != (said := await self._rows()):
+            raise SystemExit(f"the positions stand for {said:,} rows, but there are {counted:,}")
+
+    async def _rows(self) -> int:
+        """Rows ever committed, from the positions: cheap, and moved with the rows."""
+        total: int = await self.database.fetchval("SELECT sum(rows_total) FROM log_positions")
+        return total
+
+
+def all_accepted(result: Result, what: str) -> None:
+    """
+    Stop where something was refused: the rate of refusals is no figure.
+
+    Raises:
+        SystemExit: Not every answer was 200 or 202.
+    """
+    if result.acknowledged != result.requests or not result.requests:
+        raise SystemExit(f"{what}: not everything was accepted: {dict(result.statuses)}")

@@ -1,0 +1,186 @@
+"""
+The load generator: as many requests as are answered, over connections that stay open.
+
+A raw protocol that reads a status and a length, because an HTTP client costs more than
+the server it asks. Closed loop: a connection sends its next request when it has its
+answer, so the latencies are those of a service that is asked as fast as it answers,
+not of a user's request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from array import array
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+import uvloop
+
+from benchmarks.bodies import Requests
+
+
+@dataclass(frozen=True)
+class Order:
+    """
+    What to send.
+
+    Args:
+        port: On 127.0.0.1.
+        path: The route.
+        batch: Events in a request; None for one event, not in a list.
+        connections: How many are asked at once.
+        seconds: Nothing is sent after so long, unless ``events`` says how much.
+        first: Number of the first event.
+        events: How many; their requests are made before the clock starts.
+    """
+
+    port: int
+    path: str
+    batch: int | None
+    connections: int
+    seconds: float
+    first: int
+    events: int | None = None
+
+
+@dataclass
+class Result:
+    """What was answered. ``seconds`` is from the first byte sent to the last answer."""
+
+    seconds: float = 0.0
+    requests: int = 0
+    next_number: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    #: Of acknowledged requests.
+    p50_ms: float = math.nan
+    p99_ms: float = math.nan
+
+    @property
+    def acknowledged(self) -> int:
+        """Requests that were answered with a 2xx."""
+        return sum(count for status, count in self.statuses.items() if 200 <= status < 300)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, load: _Load) -> None:
+        self._load = load
+        self._buffer = b""
+        self._sent_s = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._send()
+
+    def _send(self) -> None:
+        request = self._load.next_request()
+        if request is None:
+            self._load.left()
+            self._transport.close()
+            return
+        self._sent_s = self._load.clock()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        data = self._buffer + data if self._buffer else data
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._buffer = data
+            return
+        at = data.find(b"content-length: ", 0, end)
+        if at < 0:
+            at = data[:end].lower().find(b"content-length: ")
+        length = int(data[at + 16 : data.index(b"\r\n", at)])
+        if len(data) < end + 4 + length:
+            self._buffer = data
+            return
+        self._buffer = b""
+        self._load.answered(int(data[9:12]), self._load.clock() - self._sent_s)
+        self._send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._load.lost(self)
+
+
+class _Load:
+    def __init__(self, order: Order) -> None:
+        loop = asyncio.get_running_loop()
+        self.clock = loop.time
+        self.order = order
+        self.requests = Requests(order.path, order.batch)
+        self.result = Result(next_number=order.first)
+        self.latencies_s = array("d")
+        self.ready: list[bytes] = []
+        self.open = order.connections
+        self.done = loop.create_future()
+        if order.events is not None:
+            step = self.requests.events
+            numbers = range(order.first, order.first + order.events, step)
+            self.ready = [self.requests.make(number) for number in reversed(numbers)]
+        self.until_s = self.clock() + order.seconds if order.events is None else math.inf
+
+    def next_request(self) -> bytes | None:
+        if self.order.events is not None:
+            request = self.ready.pop() if self.ready else None
+        elif self.clock() < self.until_s:
+            request = self.requests.make(self.result.next_number)
+        else:
+            request = None
+        if request is not None:
+            self.result.next_number += self.requests.events
+        return request
+
+    def answered(self, status: int, took_s: float) -> None:
+        self.result.statuses[status] += 1
+        if 200 <= status < 300:
+            self.latencies_s.append(took_s)
+
+    def left(self) -> None:
+        self.open -= 1
+        if not self.open and not self.done.done():
+            self.done.set_result(None)
+
+    def lost(self, connection: _Connection) -> None:
+        # After left() the loss is our own doing; the future is set when the last one left.
+        if self.open and not connection._transport.is_closing() and not self.done.done():
+            self.done.set_exception(ConnectionError("the service closed a connection"))
+
+
+async def _run(order: Order) -> Result:
+    load = _Load(order)
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    for _ in range(order.connections):
+        await loop.create_connection(lambda: _Connection(load), "127.0.0.1", order.port)
+    await load.done
+    result = load.result
+    result.seconds = loop.time() - started_s
+    result.requests = result.statuses.total()
+    if load.latencies_s:
+        ordered = sorted(load.latencies_s)
+        result.p50_ms, result.p99_ms = (
+            ordered[math.ceil(share * len(ordered)) - 1] * 1000 for share in (0.50, 0.99)
+        )
+    return result
+
+
+def _obey(order: Order) -> Result:
+    return uvloop.run(_run(order))
+
+
+class LoadGenerator:
+    """Runs orders in a process of its own, one at a time."""
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+    async def run(self, order: Order) -> Result:
+        """Send what is ordered."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _obey, order)
+
+    def close(self) -> None:
+        """End the process."""
+        self._pool.shutdown()

@@ -1,0 +1,657 @@
+"""Admission: an event is in the log once, and an answer says what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations, pairwise
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ray_tracking.events import LANES, Lane
+from ray_tracking.pipeline.admit import (
+    RETRY_AFTER_S,
+    AdmissionPolicy,
+    Append,
+    Partition,
+    Reservation,
+    State,
+)
+from ray_tracking.pipeline.append import EntryId, decode_entry
+from ray_tracking.pipeline.gather import Outcome, Verdict
+from ray_tracking.pipeline.rate import RatePolicy
+from ray_tracking.pipeline.route import (
+    HIT,
+    IDENTITY_SHIFT,
+    SINGLE,
+    Identity,
+    Submission,
+    received_ms,
+)
+from ray_tracking.pipeline.window import WindowPolicy
+from tests.unit.pipeline.samples import NOW_MS, submission
+
+HIGH, NORMAL, PARKED = range(3)
+POLICY = AdmissionPolicy(
+    window=WindowPolicy(dedup_window_ms=800, idempotency_window_ms=2400),
+    rate=RatePolicy(max_events=12, window_ms=3000, burst=4),
+    max_entry_events=3,
+    max_entry_bytes=1000,
+)
+EPOCH = 1_795_459_200
+
+Log = list[list[tuple[EntryId, dict[bytes, bytes]]]]
+
+
+def owner(policy: AdmissionPolicy = POLICY) -> Partition:
+    return Partition(3, policy, epoch=EPOCH, totals=[0, 0, 0])
+
+
+def reserve(partition: Partition, new: Submission, *, now_ms: int = NOW_MS) -> Reservation:
+    place = partition.offer(new, now_ms=now_ms)
+    assert isinstance(place, Reservation)
+    return place
+
+
+def commit_all(partition: Partition, *, now_ms: int = NOW_MS) -> list[Append]:
+    """Append whatever waits, until nothing does."""
+    done = []
+    while appends := partition.take(now_ms=now_ms):
+        for append in appends:
+            partition.committed(append, now_ms=now_ms)
+        done += appends
+    return done
+
+
+def successor(log: Log, *, now_ms: int, policy: AdmissionPolicy = POLICY) -> Partition:
+    """A new owner that has read what an old one left, lane by lane, as far back as it needs."""
+    partition = Partition(3, policy, epoch=EPOCH + 1, totals=[0, 0, 0])
+    for lane, entries in enumerate(log):
+        for entry_id, fields in entries:
+            entry = decode_entry(str(entry_id).encode(), fields)
+            if entry.header.appended_ms >= now_ms - policy.longest_ms:
+                partition.restore(entry, lane, now_ms=now_ms)
+    return partition
+
+
+def one_event(policy: WindowPolicy, one: Submission, other: Submission) -> bool:
+    """The rule of identity, in its own words."""
+    if one.event_id == other.event_id:
+        return True
+    identity = Identity(one.flags >> IDENTITY_SHIFT & 0b11)
+    given = identity is Identity.GIVEN
+    window_ms = policy.idempotency_window_ms if given else policy.dedup_window_ms
+    near = abs(received_ms(one.event_id) - received_ms(other.event_id)) < window_ms
+    if identity is Identity.TIMED:
+        near = near and abs(one.occurred_us - other.occurred_us) < policy.dedup_window_ms * 1000
+    return near and one.digest == other.digest
+
+
+class AdmissionMachine(RuleBasedStateMachine):
+    """Any order of events, appends, refusals, doubts, waits and crashes keeps the promises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_ms = NOW_MS
+        self.partition = owner()
+        self.minted = 0
+        self.sent: list[Submission] = []
+        self.log: Log = [[], [], []]
+        self.stored = [EntryId(0, 0)] * 3
+        self.trimmed_before = [EntryId(0, 0)] * 3
+        #: What the log has, and where.
+        self.committed: dict[bytes, tuple[Submission, tuple[int, int, int, int, int]]] = {}
+        #: What has a place and is not in the log.
+        self.waiting: list[tuple[Reservation, Submission, int]] = []
+        self.repeats: list[tuple[Reservation, bytes]] = []
+        #: When something was charged that stands.
+        self.charged: dict[bytes, tuple[int, bool]] = {}
+
+    # -- events ----------------------------------------------------------------
+
+    @rule(
+        digest=st.integers(0, 8),
+        occurred_us=st.sampled_from([0, 1, 799_999, 800_000, 2_000_000]),
+        lane=st.sampled_from([HIGH, NORMAL]),
+        flags=st.sampled_from([0, 0, SINGLE, HIT]),
+        size=st.integers(1, 600),
+    )
+    def send(self, digest: int, occurred_us: int, lane: int, flags: int, size: int) -> None:
+        self.minted += 1
+        new = submission(
+            self.minted,
+            at_ms=self.now_ms,
+            digest=digest,
+            identity=Identity(digest % 3),
+            occurred_us=occurred_us,
+            lane=lane,
+            flags=flags,
+            row=b"r" * size,
+        )
+        self.offer(new)
+
+    @precondition(lambda self: self.recent())
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """The same event again, from inside the system: a call that got no answer."""
+        self.offer(data.draw(st.sampled_from(self.recent()[-10:])))
+
+    def recent(self) -> list[Submission]:
+        horizon_ms = self.now_ms - POLICY.window.dedup_window_ms
+        return [new for new in self.sent if received_ms(new.event_id) > horizon_ms]
+
+    def offer(self, new: Submission) -> None:
+        self.sent.append(new)
+        was_unclear = self.partition.unclear
+        room = len(self.charged_within(self.now_ms))
+        result = self.partition.offer(new, now_ms=self.now_ms)
+        known = {
+            event_id: position
+            for event_id, (old, position) in self.committed.items()
+            if one_event(POLICY.window, new, old)
+        }
+        held = [
+            (append.append, append.index, old.event_id)
+            for append, old, _ in self.waiting
+            if one_event(POLICY.window, new, old)
+        ]
+        if known:
+            assert isinstance(result, Outcome)
+            if new.event_id in known and result.verdict is Verdict.ACCEPTED:
+                assert result.position == known[new.event_id]
+            else:
+                assert result.verdict is Verdict.DUPLICATE
+                assert result.first_id in known
+                assert result.position == known[result.first_id]
+        elif was_unclear:
+            assert result == Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+        elif held:
+            assert isinstance(result, Reservation)
+            firsts = {(append, index): event_id for append, index, event_id in held}
+            first = firsts[result.append, result.index]
+            assert result.is_repeat == (first != new.event_id)
+            self.repeats.append((result, first))
+        elif isinstance(result, Outcome):
+            assert result.verdict is Verdict.LIMITED
+            assert not new.flags & HIT
+            assert result.retry_after_s > 0
+            assert room >= POLICY.rate.max_events or new.flags & SINGLE
+        else:
+            self.waiting.append((result, new, self.now_ms))
+            assert not result.is_repeat
+            if result.append.lane == PARKED:
+                assert new.flags & HIT
+                assert room >= POLICY.rate.max_events
+            else:
+                assert result.append.lane == new.lane
+                self.charged[new.event_id] = (self.now_ms, bool(new.flags & SINGLE))
+
+    # -- the log ---------------------------------------------------------------
+
+    @rule()
+    def take(self) -> None:
+        busy = self.in_flight()
+        taken = self.partition.take(now_ms=self.now_ms)
+        assert not (busy and taken)
+        assert len({append.lane for append in taken}) == len(taken)
+        for append in taken:
+            assert append.state is State.SENT
+            assert append.id == self.partition.last_id(append.lane)._replace(
+                seq=self.partition.next_seq[append.lane]
+            )
+            assert 1 <= len(append.submissions) <= POLICY.max_entry_events
+            assert append.size_bytes <= POLICY.max_entry_bytes or len(append.submissions) == 1
+
+    def in_flight(self) -> list[Append]:
+        return list(
+            dict.fromkeys(
+                place.append
+                for place, _, _ in self.waiting
+                if place.append.state in (State.SENT, State.UNCLEAR)
+            )
+        )
+
+    @precondition(lambda self: self.in_flight())
+    @rule(data=st.data(), outcome=st.sampled_from(["ok", "ok", "refused", "unclear"]))
+    def hear(self, data: st.DataObject, outcome: str) -> None:
+        append = data.draw(st.sampled_from(self.in_flight()))
+        assert append.id is not None
+        if append.state is State.UNCLEAR:
+            # A repeat: the same id and bytes, until it is there.
+            assert append in self.partition.repeats()
+            outcome = "ok"
+        if outcome == "ok":
+            self.write(append)
+            self.partition.committed(append, now_ms=self.now_ms)
+        elif outcome == "refused":
+            self.partition.refused(append)
+        else:
+            self.partition.became_unclear(append)
+            assert self.partition.take(now_ms=self.now_ms) == []
+        self.settle()
+
+    def write(self, append: Append) -> None:
+        assert append.id is not None
+        self.log[append.lane].append((append.id, dict(append.fields)))
+        for index, new in enumerate(append.submissions):
+            position = (3, append.lane, *append.id, index)
+            self.committed[new.event_id] = (new, position)
+
+    def settle(self) -> None:
+        """Everybody whose append is over is told the truth."""
+        still = []
+        for place, new, at_ms in self.waiting:
+            state = place.append.state
+            if state in (State.OPEN, State.SENT):
+                still.append((place, new, at_ms))
+                continue
+            outcome = place.outcome()
+            if state is State.DONE:
+                assert outcome == Outcome(Verdict.ACCEPTED, self.committed[new.event_id][1])
+            else:
+                assert outcome.verdict is Verdict.UNAVAILABLE
+                if state is State.UNCLEAR:
+                    still.append((place, new, at_ms))
+                else:
+                    self.charged.pop(new.event_id, None)
+        self.waiting = still
+        for place, first in self.repeats:
+            if place.append.state is State.DONE:
+                position = self.committed[first][1]
+                if place.is_repeat:
+                    assert place.outcome() == Outcome(Verdict.DUPLICATE, position, first)
+                else:
+                    assert place.outcome() == Outcome(Verdict.ACCEPTED, position)
+        self.repeats = [
+            (place, first)
+            for place, first in self.repeats
+            if place.append.state in (State.OPEN, State.SENT)
+        ]
+
+    # -- time and owners -------------------------------------------------------
+
+    @rule(ms=st.integers(0, 300) | st.sampled_from([799, 800, 2400, 3030]))
+    def time_passes(self, ms: int) -> None:
+        self.now_ms += ms
+
+    @rule(data=st.data())
+    def housekeeping(self, data: st.DataObject) -> None:
+        """Forget, and trim the log behind the writer, who is somewhere in it."""
+        self.partition.expire(self.now_ms)
+        for lane, entries in enumerate(self.log):
+            ids = [entry_id for entry_id, _ in entries if entry_id >= self.stored[lane]]
+            if ids:
+                self.stored[lane] = data.draw(st.sampled_from(ids))
+            keep_from = self.partition.keep_from(lane, self.stored[lane])
+            assert keep_from <= self.stored[lane]
+            assert keep_from <= max([entry_id for entry_id, _ in entries], default=keep_from)
+            self.log[lane] = [entry for entry in entries if entry[0] >= keep_from]
+
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """A successor reads the log, and knows what its predecessor knew."""
+        for append in self.in_flight():
+            if data.draw(st.booleans()):
+                self.write(append)  # sent, but nobody heard
+        old, new = self.partition, successor(self.log, now_ms=self.now_ms)
+        for append in self.in_flight():
+            if append.id in dict(self.log[append.lane]):
+                old.committed(append, now_ms=self.now_ms)
+        for sent in self.recent():
+            assert new.window.find(sent) == old.window.find(sent)
+        epoch = max(EPOCH, *(lane[-1][0].epoch for lane in self.log if lane), self.partition.epoch)
+        new.epoch = epoch + 1
+        self.partition = new
+        self.waiting.clear()
+        self.repeats.clear()
+        self.charged = {
+            event_id: (at_ms, False)  # a burst is over before a successor stands
+            for event_id, (at_ms, _) in self.charged.items()
+            if event_id in self.committed
+        }
+
+    # -- promises --------------------------------------------------------------
+
+    def charged_within(self, now_ms: int) -> list[int]:
+        slack_ms = POLICY.rate.window_ms // 100
+        horizon_ms = now_ms - POLICY.rate.window_ms - slack_ms
+        return [at_ms for at_ms, _ in self.charged.values() if at_ms > horizon_ms]
+
+    @invariant()
+    def no_event_is_in_the_log_twice(self) -> None:
+        recent = [old for old, _ in list(self.committed.values())[-25:]]
+        for one, other in combinations(recent, 2):
+            assert not one_event(POLICY.window, one, other)
+
+    @invariant()
+    def ids_have_no_gaps(self) -> None:
+        for entries in self.log:
+            for (before, _), (after, _) in pairwise(entries):
+                if after.epoch == before.epoch:
+                    assert after.seq == before.seq + 1
+                else:
+                    assert after.seq == 2
+
+    @invariant()
+    def no_window_has_too_many(self) -> None:
+        times = [at_ms for at_ms, _ in self.charged.values()]
+        alone = [at_ms for at_ms, single in self.charged.values() if single]
+        for start in times:
+            assert sum(start <= at < start + POLICY.rate.window_ms for at in times) <= 12
+            assert sum(start <= at < start + 1000 for at in alone) <= 4
+
+    @invariant()
+    def nothing_is_lost_on_the_way(self) -> None:
+        assert self.partition.buffered_events == len(self.waiting)
+
+
+AdmissionMachine.TestCase.settings = settings(max_examples=70, stateful_step_count=40)
+test_admission_keeps_its_promises = AdmissionMachine.TestCase
+
+
+# -- one thing at a time -----------------------------------------------------
+
+
+def test_an_event_that_never_reached_the_log_may_be_sent_again() -> None:
+    """Otherwise the sender's retry would be a duplicate of an event that nobody has."""
+    partition = owner()
+    place = reserve(partition, submission(1, digest=9))
+    (append,) = partition.take(now_ms=NOW_MS)
+    partition.refused(append)
+
+    assert place.outcome() == Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+    again = reserve(partition, submission(2, digest=9))
+    (append,) = commit_all(partition)
+    assert again.outcome() == Outcome(Verdict.ACCEPTED, (3, NORMAL, EPOCH, 2, 0))
+    assert append.id == EntryId(EPOCH, 2)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_duplicate_of_a_reserved_event_waits_for_its_outcome(arrives: bool) -> None:
+    partition = owner()
+    first = submission(1, digest=9)
+    reserve(partition, first)
+    duplicate = reserve(partition, submission(2, digest=9))
+    (append,) = partition.take(now_ms=NOW_MS)
+    late = reserve(partition, submission(3, digest=9))
+    assert append.submissions == [first]
+
+    if arrives:
+        partition.committed(append, now_ms=NOW_MS)
+        expected = Outcome(Verdict.DUPLICATE, (3, NORMAL, EPOCH, 2, 0), first.event_id)
+    else:
+        partition.refused(append)
+        expected = Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+    assert duplicate.outcome() == late.outcome() == expected
+
+
+def test_the_same_event_repeated_inside_the_system_is_accepted_where_it_stands() -> None:
+    """Its sender is told 202: it was never told anything about the first try."""
+    partition = owner()
+    new = submission(1)
+    places = [reserve(partition, new), reserve(partition, new)]
+    commit_all(partition)
+
+    accepted = Outcome(Verdict.ACCEPTED, (3, NORMAL, EPOCH, 2, 0))
+    assert [place.outcome() for place in places] == [accepted] * 2
+    assert partition.offer(new, now_ms=NOW_MS) == accepted
+
+
+def test_while_an_append_is_unclear_nothing_new_is_taken_and_nothing_is_forgotten() -> None:
+    partition = owner()
+    known = submission(1)
+    reserve(partition, known)
+    commit_all(partition)
+    doubtful, waiting = submission(2), submission(3)
+    reserve(partition, doubtful)
+    (append,) = partition.take(now_ms=NOW_MS)
+    fields = append.fields
+    behind = reserve(partition, waiting)
+    partition.became_unclear(append)
+
+    assert partition.unclear
+    assert partition.take(now_ms=NOW_MS) == []
+    assert behind.outcome().verdict is Verdict.UNAVAILABLE
+    for refused in (doubtful, waiting, submission(4)):
+        result = partition.offer(refused, now_ms=NOW_MS)
+        assert result == Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+    duplicate = partition.offer(submission(5, digest=1), now_ms=NOW_MS)
+    assert duplicate == Outcome(Verdict.DUPLICATE, (3, NORMAL, EPOCH, 2, 0), known.event_id)
+
+    (repeat,) = partition.repeats()
+    assert (repeat.id, repeat.fields) == (EntryId(EPOCH, 3), fields)
+    partition.committed(repeat, now_ms=NOW_MS)
+    assert not partition.unclear
+    accepted = Outcome(Verdict.ACCEPTED, (3, NORMAL, EPOCH, 3, 0))
+    assert partition.offer(doubtful, now_ms=NOW_MS) == accepted
+    reserve(partition, waiting)
+
+
+def test_doubt_in_one_lane_leaves_the_append_of_another_its_own_outcome() -> None:
+    partition = owner()
+    places = [reserve(partition, submission(n, lane=n)) for n in (HIGH, NORMAL)]
+    high, normal = sorted(partition.take(now_ms=NOW_MS), key=lambda append: append.lane)
+    partition.became_unclear(high)
+    partition.committed(normal, now_ms=NOW_MS)
+
+    assert partition.unclear
+    assert [place.outcome().verdict for place in places] == [
+        Verdict.UNAVAILABLE,
+        Verdict.ACCEPTED,
+    ]
+
+
+def test_one_append_a_lane_is_on_its_way_and_ids_follow_each_other() -> None:
+    partition = owner()
+    for n in range(8):
+        reserve(partition, submission(n, lane=NORMAL))
+    reserve(partition, submission(8, lane=HIGH))
+
+    first = partition.take(now_ms=NOW_MS)
+    assert {append.lane: len(append.submissions) for append in first} == {NORMAL: 3, HIGH: 1}
+    assert partition.take(now_ms=NOW_MS) == []
+    partition.committed(first[0], now_ms=NOW_MS)
+    assert partition.take(now_ms=NOW_MS) == []
+    partition.committed(first[1], now_ms=NOW_MS)
+
+    rest = commit_all(partition)
+    normal = [append for append in [*first, *rest] if append.lane == NORMAL]
+    assert [append.id for append in normal] == [EntryId(EPOCH, seq) for seq in (2, 3, 4)]
+    order = [new.event_id for append in normal for new in append.submissions]
+    assert order == [submission(n).event_id for n in range(8)]
+    assert partition.totals == [1, 8, 0]
+
+
+def test_an_entry_has_no_more_bytes_than_it_should_unless_one_event_has() -> None:
+    partition = owner()
+    for n, size in enumerate((500, 300, 300, 5000, 10)):
+        reserve(partition, submission(n, row=b"r" * size))
+
+    sizes = [[len(new.row) for new in append.submissions] for append in commit_all(partition)]
+    assert sizes == [[500, 300], [300], [5000], [10]]
+
+
+def test_every_entry_tells_how_many_events_its_lane_has_had() -> None:
+    """The books can be closed from any entry."""
+    partition = Partition(3, POLICY, epoch=EPOCH, totals=[5, 100, 0])
+    for n in range(5):
+        reserve(partition, submission(n))
+    headers = []
+    while appends := partition.take(now_ms=NOW_MS + 7):
+        for append in appends:
+            headers.append(decode_entry(str(append.id).encode(), append.fields).header)
+            partition.committed(append, now_ms=NOW_MS + 9)
+
+    assert [(header.count, header.total) for header in headers] == [(3, 103), (2, 105)]
+    assert {header.appended_ms for header in headers} == {NOW_MS + 7}
+
+
+# -- rate --------------------------------------------------------------------
+
+
+def over_the_rate(partition: Partition, flags: int = 0) -> Submission:
+    """Use up a campaign's budget; returns the first event over it."""
+    n = 1000
+    while True:
+        n += 1
+        new = submission(n, flags=flags)
+        if not isinstance(partition.offer(new, now_ms=NOW_MS), Reservation):
+            return new
+
+
+def test_a_duplicate_costs_no_budget() -> None:
+    """A client that retries is not slowed down for retrying."""
+    partition = owner()
+    for n in range(12):
+        first = reserve(partition, submission(n))
+        for _ in range(3):
+            assert reserve(partition, submission(100 + n, digest=n)).append is first.append
+        commit_all(partition)
+        for _ in range(3):
+            duplicate = partition.offer(submission(200 + n, digest=n), now_ms=NOW_MS)
+            assert isinstance(duplicate, Outcome)
+            assert duplicate.verdict is Verdict.DUPLICATE
+
+
+def test_a_duplicate_is_known_as_one_also_over_the_rate() -> None:
+    partition = owner()
+    over_the_rate(partition)
+    commit_all(partition)
+
+    duplicate = partition.offer(submission(99, digest=1001), now_ms=NOW_MS)
+    assert isinstance(duplicate, Outcome)
+    assert duplicate.verdict is Verdict.DUPLICATE
+
+
+def test_over_the_rate_an_event_is_limited_and_a_hit_parked() -> None:
+    """Nobody can ask a mail client to come again."""
+    partition = owner()
+    limited = partition.offer(over_the_rate(partition), now_ms=NOW_MS)
+    assert isinstance(limited, Outcome)
+    assert limited.verdict is Verdict.LIMITED
+    assert 3 <= limited.retry_after_s <= 3.03
+
+    hit = reserve(partition, submission(50, flags=HIT))
+    again = reserve(partition, submission(51, digest=50, flags=HIT))
+    commit_all(partition)
+    assert LANES[hit.append.lane] is Lane.PARKED
+    assert hit.outcome() == Outcome(Verdict.ACCEPTED, (3, PARKED, EPOCH, 2, 0))
+    assert again.outcome().verdict is Verdict.DUPLICATE
+
+
+def test_single_events_are_held_to_the_burst_limit() -> None:
+    partition = owner()
+    over_the_rate(partition, SINGLE)
+
+    assert partition.buffered_events == POLICY.rate.burst
+    reserve(partition, submission(50))
+
+
+@pytest.mark.parametrize("flags", [0, SINGLE])
+def test_what_the_log_refused_is_paid_back(flags: int) -> None:
+    partition = owner()
+    over_the_rate(partition, flags)
+    admitted = partition.buffered_events
+    while appends := partition.take(now_ms=NOW_MS):
+        for append in appends:
+            partition.refused(append)
+    over_the_rate(partition, flags)
+
+    assert partition.buffered_events == admitted
+
+
+def test_a_refused_parked_hit_pays_back_nothing() -> None:
+    """It was never charged."""
+    partition = owner()
+    limited = over_the_rate(partition)
+    commit_all(partition)
+    reserve(partition, submission(50, flags=HIT))
+    (append,) = partition.take(now_ms=NOW_MS)
+    partition.refused(append)
+
+    assert isinstance(partition.offer(limited, now_ms=NOW_MS), Outcome)
+
+
+def test_what_became_unclear_stays_paid_and_what_waited_behind_it_does_not() -> None:
+    partition = owner()
+    for n in range(6):
+        reserve(partition, submission(n))
+    (append,) = partition.take(now_ms=NOW_MS)
+    partition.became_unclear(append)
+    partition.committed(append, now_ms=NOW_MS)
+    over_the_rate(partition)
+
+    assert partition.buffered_events == 12 - 3
+
+
+# -- what must stay in the log -----------------------------------------------
+
+
+def filled(ages_ms: Iterable[int]) -> Partition:
+    """An owner that committed one entry each so long ago; ids from ``EPOCH-2`` on."""
+    partition = owner()
+    for n, age_ms in enumerate(ages_ms):
+        reserve(partition, submission(n, at_ms=NOW_MS - age_ms), now_ms=NOW_MS - age_ms)
+        commit_all(partition, now_ms=NOW_MS - age_ms)
+    partition.expire(NOW_MS)
+    return partition
+
+
+@pytest.mark.parametrize(
+    ("ages_ms", "stored_seq", "kept_seq"),
+    [
+        ([9000, 8000, 2000, 0], 5, 4),  # the windows need it
+        ([9000, 8000, 2000, 0], 3, 3),  # the writer has not come so far
+        ([9000, 8000, 3000], 4, 4),
+        ([9000, 8000], 3, 3),  # all over: the last one stays
+        ([9000, 8000], 9, 3),  # a position that is ahead of the log is none
+        ([], 1, 1),
+    ],
+)
+def test_the_log_keeps_what_the_writer_or_the_windows_need_and_its_last_entry(
+    ages_ms: list[int], stored_seq: int, kept_seq: int
+) -> None:
+    partition = filled(ages_ms)
+
+    assert partition.keep_from(NORMAL, EntryId(EPOCH, stored_seq)) == EntryId(EPOCH, kept_seq)
+    assert partition.keep_from(HIGH, EntryId(EPOCH, 1)) == EntryId(EPOCH, 1)
+
+
+def test_a_successor_keeps_what_it_was_restored_from() -> None:
+    before = owner()
+    reserve(before, submission(1))
+    (append,) = before.take(now_ms=NOW_MS)
+    after = successor([[], [(append.id, append.fields)], []], now_ms=NOW_MS)  # type: ignore[list-item]
+
+    assert after.keep_from(NORMAL, EntryId(EPOCH + 1, 1)) == append.id
+
+
+def test_a_successor_judges_as_its_predecessor_would_have() -> None:
+    """Duplicates and rate, also of events that went through two lanes."""
+    before = owner()
+    log: Log = [[], [], []]
+    for n in range(9):
+        at_ms = NOW_MS + 300 * n
+        new = submission(n, at_ms=at_ms, lane=n % 2, identity=Identity(n % 3))
+        reserve(before, new, now_ms=at_ms)
+        for append in before.take(now_ms=at_ms):
+            log[append.lane].append((append.id, append.fields))  # type: ignore[arg-type]
+            before.committed(append, now_ms=at_ms)
+    now_ms = NOW_MS + 2700
+    after = successor(log, now_ms=now_ms)
+
+    def verdicts(partition: Partition) -> list[Any]:
+        again = [
+            partition.offer(
+                submission(50 + n, at_ms=now_ms, digest=n, identity=Identity(n % 3)),
+                now_ms=now_ms,
+            )
+            for n in range(20)
+        ]
+        return [result if isinstance(result, Outcome) else "new" for result in again]
+
+    assert verdicts(after) == verdicts(before)
+    assert "new" in verdicts(successor(log, now_ms=now_ms))
