@@ -133,16 +133,27 @@ class Shard:
         stored = await self._positions.read()
         now_ms = self._clock()
         policy = self._config.policy
-        for number in owned:
-            epochs = [stored[number, lane].epoch for lane in range(len(LANES))] if stored else [0]
-            taken = await self._log.take_over(
-                number,
-                stored_epoch=max(epochs),
-                now_s=now_ms / 1000,
-                since_ms=now_ms - policy.longest_ms,
-            )
-            partition = Partition(number, policy, epoch=taken.epoch, totals=taken.totals)
-            for lane, entries in enumerate(taken.tail):
+        # All at once, so that their markers share fsyncs; and all to their end, so that
+        # a start that is tried again does not meet its own.
+        taken = await asyncio.gather(
+            *[
+                self._log.take_over(
+                    number,
+                    stored_epoch=max(stored[number, lane].epoch for lane in range(len(LANES)))
+                    if stored
+                    else 0,
+                    now_s=now_ms / 1000,
+                    since_ms=now_ms - policy.longest_ms,
+                )
+                for number in owned
+            ],
+            return_exceptions=True,
+        )
+        for number, takeover in zip(owned, taken, strict=True):
+            if isinstance(takeover, BaseException):
+                raise takeover
+            partition = Partition(number, policy, epoch=takeover.epoch, totals=takeover.totals)
+            for lane, entries in enumerate(takeover.tail):
                 for entry in entries:
                     partition.restore(entry, lane, now_ms=now_ms)
             self._partitions[number] = partition

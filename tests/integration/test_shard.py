@@ -69,6 +69,10 @@ class Faulty:
         """Does it know of everything whether the log has it?"""
         return not (await self.owner.status())["unclear"]
 
+    async def holds(self, events: int) -> bool:
+        """Does it wait for the log with so many?"""
+        return (await self.owner.status())["buffered"] == events  # type: ignore[no-any-return]
+
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def faulty(stack: Stack) -> Faulty:
@@ -147,7 +151,7 @@ async def test_events_that_arrive_during_an_append_go_together_in_the_next(fault
     first = asyncio.create_task(faulty.owner.submit(faulty.event()))
     await faulty.proxy.struck.wait()
     others = [asyncio.create_task(faulty.owner.submit(faulty.event())) for _ in range(10)]
-    await eventually(lambda: asyncio.sleep(0, faulty.owner.shard._dirty.is_set()))
+    await eventually(lambda: faulty.holds(11))
     faulty.proxy.release()
 
     outcomes = await asyncio.gather(first, *others)
@@ -446,7 +450,7 @@ async def test_what_waits_behind_an_unclear_append_is_refused_and_may_be_sent_ag
     unclear = asyncio.create_task(faulty.owner.submit(first))
     await faulty.proxy.struck.wait()
     behind = asyncio.create_task(faulty.owner.submit(waiting))
-    await eventually(lambda: asyncio.sleep(0, faulty.owner.shard._dirty.is_set()))
+    await eventually(lambda: faulty.holds(2))
     faulty.proxy.cut()
     faulty.proxy.refuse()
 

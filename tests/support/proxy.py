@@ -27,6 +27,8 @@ class Fault(Enum):
     LOSE_REQUEST = "lose the request"
     #: The server gets its first bytes, then the connection is cut.
     TEAR_REQUEST = "tear the request"
+    #: From then on nothing gets through on this connection, and nobody says so.
+    DEAD_CABLE = "let nothing through any more"
     #: It is kept back, and everything after it, until :meth:`Proxy.release`.
     HOLD_REQUEST = "hold the request"
 
@@ -46,8 +48,6 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._fault: tuple[bytes, Fault] | None = None
         self._then_refuse = False
-        self._flowing = asyncio.Event()
-        self._flowing.set()
         self._released = asyncio.Event()
         #: Set when the fault that was ordered has struck.
         self.struck = asyncio.Event()
@@ -102,14 +102,6 @@ class Proxy:
         if self._server is None:
             await self.start()
 
-    def stall(self) -> None:
-        """Let no byte through in either direction, and close nothing: a dead cable."""
-        self._flowing.clear()
-
-    def flow(self) -> None:
-        """Let everything through again that was stalled."""
-        self._flowing.set()
-
     # -- below -------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,7 +128,8 @@ class Proxy:
         self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, connection: _Connection
     ) -> None:
         while data := await reader.read(_CHUNK_BYTES):
-            await self._flowing.wait()
+            if connection.is_dead:
+                continue
             match self._fault_of(data):
                 case Fault.LOSE_REPLY:
                     connection.loses_reply = True
@@ -148,24 +141,31 @@ class Proxy:
                     await server.drain()
                     self._cut(connection)
                     return
+                case Fault.DEAD_CABLE:
+                    connection.is_dead = True
+                    self.struck.set()
+                    continue
                 case Fault.HOLD_REQUEST:
                     self.struck.set()
                     await self._released.wait()
             server.write(data)
             await server.drain()
-        server.close()
+        if not connection.is_dead:
+            server.close()
 
     async def _answers(
         self, reader: asyncio.StreamReader, client: asyncio.StreamWriter, connection: _Connection
     ) -> None:
         while data := await reader.read(_CHUNK_BYTES):
-            await self._flowing.wait()
+            if connection.is_dead:
+                continue
             if connection.loses_reply:
                 self._cut(connection)
                 return
             client.write(data)
             await client.drain()
-        client.close()
+        if not connection.is_dead:
+            client.close()
 
     def _fault_of(self, data: bytes) -> Fault | None:
         if self._fault is None or self._fault[0] not in data:
@@ -188,6 +188,7 @@ class _Connection:
     def __init__(self) -> None:
         self.writers: tuple[asyncio.StreamWriter, ...] = ()
         self.loses_reply = False
+        self.is_dead = False
 
 
 async def before_valkey(url: str) -> tuple[Proxy, str]:

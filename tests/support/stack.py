@@ -165,7 +165,6 @@ class Stack:
         """End everything and leave nothing behind in the servers."""
         for proxy in self.proxies:
             proxy.release()
-            proxy.flow()
         self.answering.set()
         for service in self.services:
             await service.close()

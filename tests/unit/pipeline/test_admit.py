@@ -348,7 +348,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert self.partition.buffered_events == len(self.waiting)
 
 
-AdmissionMachine.TestCase.settings = settings(max_examples=70, stateful_step_count=40)
+AdmissionMachine.TestCase.settings = settings(stateful_step_count=40)
 test_admission_keeps_its_promises = AdmissionMachine.TestCase
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,7 +97,7 @@ class RateMachine(RuleBasedStateMachine):
                 self.rates.refund(key, single=True, at_ms=self.now_ms)
 
 
-RateMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+RateMachine.TestCase.settings = settings(stateful_step_count=40)
 test_the_rate_holds_in_every_window = RateMachine.TestCase
 
 
@@ -184,21 +186,22 @@ def test_windows_of_any_length_hold(window_ms: int) -> None:
 # -- after a restart ---------------------------------------------------------
 
 
-@given(st.lists(st.integers(0, 5000), max_size=12), st.randoms(use_true_random=False))
-def test_a_successor_counts_as_its_predecessor_did(ages_ms: list[int], random: object) -> None:
+@given(
+    st.lists(st.integers(0, 2900) | st.integers(3100, 5000), max_size=12),
+    st.randoms(use_true_random=False),
+)
+def test_a_successor_counts_as_its_predecessor_did(ages_ms: list[int], random: Random) -> None:
     """Lanes are read one after the other, so the times do not come in order."""
     now_ms = 1_000_000
     times = sorted(now_ms - age_ms for age_ms in ages_ms)
     before, after = RateLimits(POLICY), RateLimits(POLICY)
     admitted = [at_ms for at_ms in times if not charge(before, at_ms)]
-    random.shuffle(admitted)  # type: ignore[attr-defined]
+    random.shuffle(admitted)
     for at_ms in admitted:
         after.restore("c1", at_ms=at_ms, now_ms=now_ms)
 
     for later_ms in range(now_ms, now_ms + 4000, 250):
-        old, new = charge(before, later_ms), charge(after, later_ms)
-        assert old - new == pytest.approx(0, abs=POLICY.window_ms / SLOTS_PER_WINDOW / 1000)
-        assert bool(old) == bool(new)
+        assert charge(after, later_ms) == charge(before, later_ms)
 
 
 def test_a_clock_that_was_set_back_shuts_nobody_out_for_longer_than_a_window() -> None:

@@ -1,0 +1,121 @@
+"""Health follows progress, and the whole is as well as its worst part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ray_tracking.pipeline.health import STALLED_AFTER_MS, overall_health, readiness
+
+SHARD = {"started": True, "blocked": [], "dedup_evicted_early": 0}
+WRITER = {"name": "writer-0", "queued_events": 0, "idle_ms": 0, "trouble": None}
+STALLED = WRITER | {"queued_events": 7, "idle_ms": STALLED_AFTER_MS + 1}
+WELL: dict[str, Any] = {
+    "at_s": 1_795_461_600.25,
+    "redis_up": True,
+    "postgres_up": True,
+    "warnings": [],
+    "shards": [SHARD, SHARD],
+    "writers": [WRITER, WRITER],
+}
+
+
+def test_all_is_well() -> None:
+    assert overall_health(WELL) == {
+        "timestamp": "2026-11-23T19:20:00.250Z",
+        "overall": "healthy",
+        "components": {
+            "redis": {"status": "healthy"},
+            "database": {"status": "healthy"},
+            "shards": {"status": "healthy"},
+            "writers": {"status": "healthy", "queued": 0},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "component", "status", "word"),
+    [
+        ({"redis_up": False}, "redis", "unhealthy", "nothing is accepted"),
+        ({"warnings": ["no AOF", "eviction"]}, "redis", "degraded", "no AOF; eviction"),
+        ({"postgres_up": False}, "database", "degraded", "events wait in the log"),
+        ({"shards": [SHARD, None]}, "shards", "unhealthy", "shard 1 does not answer"),
+        (
+            {"shards": [SHARD | {"started": False}]},
+            "shards",
+            "unhealthy",
+            "shard 0 cannot reach the event log",
+        ),
+        (
+            {"shards": [SHARD | {"blocked": [7]}, SHARD | {"blocked": [2]}]},
+            "shards",
+            "unhealthy",
+            "a gap in the log of partition 2, 7",
+        ),
+        ({"shards": [SHARD | {"dedup_evicted_early": 3}]}, "shards", "degraded", "forgotten"),
+        ({"writers": [WRITER, None]}, "writers", "degraded", "a writer does not answer"),
+        ({"writers": [WRITER | {"trouble": "slow"}]}, "writers", "degraded", "slow"),
+        ({"writers": [STALLED]}, "writers", "unhealthy", "writer-0 makes no progress"),
+        (
+            {"writers": [STALLED | {"trouble": "disk full"}]},
+            "writers",
+            "unhealthy",
+            "disk full",
+        ),
+    ],
+)
+def test_the_whole_is_as_well_as_its_worst_part(
+    change: dict[str, Any], component: str, status: str, word: str
+) -> None:
+    health = overall_health(WELL | change)
+
+    assert health["overall"] == status
+    assert health["components"][component]["status"] == status
+    assert word in health["components"][component]["error"]
+    others = {name: part for name, part in health["components"].items() if name != component}
+    assert {part["status"] for part in others.values()} == {"healthy"}
+
+
+def test_a_writer_that_has_nothing_to_do_does_not_stand_still() -> None:
+    idle = WRITER | {"idle_ms": 10**9}
+
+    assert overall_health(WELL | {"writers": [idle]})["overall"] == "healthy"
+
+
+def test_a_backlog_is_no_stall_while_postgres_is_away_or_progress_is_made() -> None:
+    """Ingest goes on into the log, so the service is degraded, and a 503 would be wrong."""
+    away = overall_health(WELL | {"writers": [STALLED], "postgres_up": False})
+    busy = STALLED | {"idle_ms": STALLED_AFTER_MS}
+
+    assert away["overall"] == "degraded"
+    assert away["components"]["writers"]["queued"] == 7
+    assert overall_health(WELL | {"writers": [busy, busy]})["overall"] == "healthy"
+
+
+def test_two_troubles_are_as_bad_as_the_worse() -> None:
+    both = overall_health(WELL | {"warnings": ["no AOF"], "shards": [None]})
+
+    assert both["overall"] == "unhealthy"
+    assert both["components"]["redis"]["status"] == "degraded"
+
+
+def test_a_supervisor_that_does_not_answer_is_a_reason_to_look() -> None:
+    health = overall_health(None)
+
+    assert health["overall"] == "degraded"
+    assert health["components"]["supervisor"]["error"] == "it does not answer"
+
+
+@pytest.mark.parametrize(
+    ("shards", "reason"),
+    [
+        ([], None),
+        ([SHARD, SHARD], None),
+        ([None, SHARD], "shard 0 does not answer"),
+        ([SHARD, SHARD | {"started": False}], "shard 1 cannot reach the event log"),
+    ],
+)
+def test_readiness_hangs_on_shards_alone(shards: list[Any], reason: str | None) -> None:
+    """With Postgres away, events can be taken."""
+    assert readiness(shards) == reason
