@@ -79,8 +79,8 @@ class Service:
         self.data_dir = directory / "data"
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = command or [str(BIN / "ray-tracking"), "run"]
-        self._settings = settings
+        self.command = command or [str(BIN / "ray-tracking"), "run"]
+        self.settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self.output = directory / "output.log"
 
@@ -95,14 +95,14 @@ class Service:
     def _launch(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}  # noqa: TID251
         return subprocess.Popen(
-            self._command,
+            self.command,
             cwd=self.directory,
             env={
                 **kept,
                 "RAY_AUTH_MODE": "disabled",
                 "TRACKING_PORT": str(self.port),
                 "TRACKING_DATA_DIR": str(self.data_dir),
-                **self._settings,
+                **self.settings,
             },
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.service import BIN, STOP_WITHIN_S, Service, alive, eventually
@@ -103,23 +105,48 @@ def test_what_cannot_work_stops_the_start_with_one_line(
     assert says in lines[0]
 
 
-def test_serve_run_and_serve_shutdown(own_service: Service) -> None:
-    """The same application, deployed with Serve's own commands."""
-    config = REPOSITORY / "serve_configs" / "local.yaml"
-    text = config.read_text().replace("8000", str(own_service.port))
-    (own_service.directory / "local.yaml").write_text(text)
-    own_service._command = [str(BIN / "serve"), "run", "local.yaml"]
+@pytest.fixture
+def served(own_service: Service) -> Service:
+    """The same application, deployed with Serve's own command."""
+    text = (REPOSITORY / "serve_configs" / "local.yaml").read_text()
+    (own_service.directory / "local.yaml").write_text(text.replace("8000", str(own_service.port)))
+    own_service.command = [str(BIN / "serve"), "run", "local.yaml"]
     own_service.start()
     send_one(own_service, "through-serve-run")
-    processes = own_service.processes()
+    return own_service
 
-    assert own_service.stop(signal.SIGINT) == 0, own_service.output.read_text()[-3000:]
-    assert_nothing_is_left(own_service, list(processes))
+
+def test_serve_run_stops_on_ctrl_c(served: Service) -> None:
+    processes = served.processes()
+
+    assert served.stop(signal.SIGINT) == 0, served.output.read_text()[-3000:]
+    assert_nothing_is_left(served, list(processes))
+
+
+def test_serve_shutdown_stops_everything_of_ours(served: Service) -> None:
+    """Ray itself stays: it was there before, or another application is on it."""
+    ours = [process for process in served.processes() if is_ours(process)]
+    assert len(ours) >= 8  # two replicas, supervisor, two shards, writer, guard, two servers
+    found = re.search(r"dashboard at .*?(http://[\d.:]+)", served.output.read_text())
+    assert found is not None
+    subprocess.run(
+        [str(BIN / "serve"), "shutdown", "-y", "--address", found[1]],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    eventually(lambda: not any(alive(process) for process in ours), STOP_WITHIN_S, "ours have gone")
+    assert port_is_free(served.port)
+
+
+def is_ours(process: psutil.Process) -> bool:
+    """One of the application's own processes, not one of Ray's."""
+    title = " ".join(process.cmdline())
+    marks = ("tracking", "ray::Shard", "ray::Writer", "valkey-server", "bin/postgres", "postgres:")
+    return any(mark in title for mark in marks) and "raylet" not in title
 
 
 def test_serves_own_proxy_as_the_listener(own_service: Service) -> None:
     """``listener: serve`` answers the same, through Serve's proxy."""
-    own_service._settings["TRACKING_LISTENER"] = "serve"
+    own_service.settings["TRACKING_LISTENER"] = "serve"
     own_service.start()
     send_one(own_service, "through-the-proxy")
     answer = own_service.call("GET", "/campaigns/c1/stats")
