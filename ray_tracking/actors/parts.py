@@ -1,0 +1,199 @@
+"""
+The actors of the system as the supervisor sees them: how each is named, made, asked,
+replaced and ended.
+
+A name says whose data, which settings and which code, so an actor of another generation
+is never mistaken for one of this, also where Ray has kept it running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from hashlib import blake2b
+from typing import Any
+
+import ray
+import structlog
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+
+from ray_tracking import __version__
+from ray_tracking.actors.clients import NAMESPACE
+from ray_tracking.actors.shard import Shard, ShardConfig
+from ray_tracking.actors.writer import Writer, WriterConfig
+from ray_tracking.errors import LogUnavailable
+from ray_tracking.pipeline.admit import AdmissionPolicy
+from ray_tracking.pipeline.rate import RatePolicy
+from ray_tracking.pipeline.window import WindowPolicy
+from ray_tracking.pipeline.write import FlushPolicy
+from ray_tracking.settings import Settings
+
+#: Of what the parts say to each other.
+PROTOCOL = 1
+_ANSWER_WITHIN_S = 2.0
+#: Replaced after so many unanswered questions in a row.
+_PATIENCE = 3
+
+log = structlog.get_logger("ray_tracking.supervisor")
+
+
+def end_process(reason: str) -> None:
+    """How a fenced actor ends: at once, without a word to anybody else."""
+    os._exit(1)
+
+
+class Part:
+    """
+    One actor.
+
+    Args:
+        instance: Whose data it works on.
+        kind: The plain class that becomes the actor.
+        config: What the actor is made with.
+    """
+
+    def __init__(self, instance: str, kind: type[Any], config: ShardConfig | WriterConfig) -> None:
+        generation = _digest(json.dumps([asdict(config), __version__, PROTOCOL], default=str))
+        self.name = f"{instance}:{config.name}:v{PROTOCOL}-{generation}"
+        #: What it last said of itself; None while it is silent.
+        self.status: dict[str, Any] | None = None
+        self._config = config
+        # Ray restarts it, but repeats no call: what writes is repeated by us, with ids.
+        self._actor = ray.remote(
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=0,
+            max_concurrency=1000,
+            enable_task_events=False,
+        )(kind)
+        self._handle: Any = None
+        self._unanswered = 0
+
+    def create(self) -> None:
+        """Make the actor, or find it where it is."""
+        self._handle = self._actor.options(
+            name=self.name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
+        ).remote(self._config, end_process)
+
+    async def start(self) -> None:
+        """Return when it works."""
+        await self._handle.start.remote()
+
+    async def look_after(self) -> None:
+        """Ask it how it is; start it if it is new, replace it if it is wedged."""
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                await self._handle.start.remote()
+                self.status = await self._handle.status.remote()
+            self._unanswered = 0
+        except (RayActorError, RayTaskError, TimeoutError) as error:
+            self.status = None
+            self._unanswered += 1
+            if isinstance(getattr(error, "cause", None), LogUnavailable):
+                self._unanswered = 0  # alive, and waiting for the log as it should
+            elif isinstance(error, ActorDiedError):
+                self.create()
+            elif self._unanswered >= _PATIENCE:
+                log.error("replacing an actor that does not answer", actor=self.name)
+                self._unanswered = 0
+                ray.kill(self._handle, no_restart=False)
+
+    async def ask(self, method: str, within_s: float) -> None:
+        """Ask it to do something on its way to the end; what fails is only reported."""
+        try:
+            async with asyncio.timeout(within_s):
+                await getattr(self._handle, method).remote()
+        except (RayError, TimeoutError) as error:
+            log.warning("not stopped cleanly", actor=self.name, step=method, reason=repr(error))
+
+    def end(self) -> None:
+        """End it for good."""
+        _kill(self.name)
+
+
+def instance_name(settings: Settings) -> str:
+    """Names the data: two applications on one Ray never meet, nor do their actors."""
+    where = settings.redis_connection_url or str(settings.data_dir)
+    return f"tracking-{_digest(where + settings.redis_prefix)}"
+
+
+def plan(
+    settings: Settings, owned: dict[str, list[int]], database_url: str, redis_url: str
+) -> tuple[list[Part], list[Part]]:
+    """The shards and the writers that the settings ask for."""
+    where = {
+        "redis_url": redis_url,
+        "redis_prefix": settings.redis_prefix,
+        "database_url": database_url,
+        "database_schema": settings.database_schema,
+    }
+    instance = instance_name(settings)
+    policy = admission_policy(settings)
+    shards = [
+        ShardConfig(name=name, policy=policy, max_buffered_events=settings.max_buffer_size, **where)
+        for name in owned
+    ]
+    writers = [
+        WriterConfig(
+            name=f"writer-{index}",
+            partitions=tuple(range(index, settings.partitions, settings.writers)),
+            flush=flush_policy(settings),
+            **where,
+        )
+        for index in range(settings.writers)
+    ]
+    return (
+        [Part(instance, Shard, config) for config in shards],
+        [Part(instance, Writer, config) for config in writers],
+    )
+
+
+def retire_others(instance: str, wanted: Iterable[Part]) -> None:
+    """End actors of an earlier generation: their settings or their code are not ours."""
+    names = {part.name for part in wanted}
+    for entry in ray.util.list_named_actors(all_namespaces=True):
+        name = entry["name"]
+        of_ours = entry["namespace"] == NAMESPACE and name.startswith(f"{instance}:")
+        if of_ours and name not in names:
+            log.info("retiring an actor of an earlier generation", actor=name)
+            _kill(name)
+
+
+def admission_policy(settings: Settings) -> AdmissionPolicy:
+    """The rules of admission, from the settings."""
+    return AdmissionPolicy(
+        window=WindowPolicy(
+            dedup_window_ms=settings.deduplication_window_ms,
+            idempotency_window_ms=settings.effective_idempotency_window_ms,
+            max_ids=settings.deduplication_cache_size,
+        ),
+        rate=RatePolicy(
+            max_events=settings.max_events_per_window,
+            window_ms=settings.rate_limit_window_ms,
+            burst=settings.burst_capacity,
+        ),
+        compress=settings.buffer_compression_enabled,
+    )
+
+
+def flush_policy(settings: Settings) -> FlushPolicy:
+    """When the writer flushes, from the settings."""
+    realtime = settings.processing_mode == "realtime"
+    return FlushPolicy(
+        max_events=settings.max_batch_size,
+        max_age_ms=0 if realtime else settings.batch_processing_interval_ms,
+    )
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def _kill(name: str) -> None:
+    try:
+        ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
+    except ValueError:
+        return  # already gone
