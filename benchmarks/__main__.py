@@ -11,7 +11,6 @@ import click
 from benchmarks import report
 from benchmarks.ceilings import noop_servers
 from benchmarks.lab import Lab
-from benchmarks.load import LoadGenerator
 from benchmarks.service import Service
 from ray_tracking.settings import Settings
 
@@ -34,11 +33,10 @@ async def _run(names: tuple[str, ...], runs: int, seconds: float, connections: i
     modules = {name: import_module(f"benchmarks.{name}") for name in dict.fromkeys(names)}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in modules}
     replicas = Settings().ingress_replica_count
-    load = LoadGenerator()
     click.echo("starting the service", err=True)
     async with Service({"ingress_replicas": replicas}) as service, noop_servers(replicas) as port:
         database = await asyncpg.connect(service.database_url)
-        lab = Lab(service, port, load, database, seconds=seconds, connections=connections)
+        lab = Lab(service, port, database, seconds=seconds, connections=connections)
         about["versions"] = report.versions(await database.fetchval("SHOW server_version"))
         about["settings"] = service.settings | {"connections": connections, "seconds": seconds}
         for warm_up in (port, service.port):
@@ -50,7 +48,6 @@ async def _run(names: tuple[str, ...], runs: int, seconds: float, connections: i
                 found[name].append(await module.run(lab))
         await lab.check_rows()
         await database.close()
-    load.close()
     click.echo("the service has stopped cleanly", err=True)
     benches = {name: (module.FIGURES, found[name]) for name, module in modules.items()}
     for name, (figures, values) in benches.items():

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from benchmarks import load
 from benchmarks.ceilings import CopyCeiling
-from benchmarks.load import LoadGenerator, Order, Result
+from benchmarks.load import Order, Result
 from benchmarks.service import Service
 
 _DRAIN_S = 120
@@ -35,7 +36,6 @@ class Lab:
     Args:
         service: Under test.
         noop_port: Of the app that does nothing.
-        load: What sends.
         database: A connection to the service's Postgres.
         seconds: How long to send, where a bench goes by time.
         connections: How many to send over.
@@ -45,7 +45,6 @@ class Lab:
         self,
         service: Service,
         noop_port: int,
-        load: LoadGenerator,
         database: asyncpg.Connection[Any],
         *,
         seconds: float,
@@ -57,7 +56,6 @@ class Lab:
         self.seconds = seconds
         self.connections = connections
         self.copy = CopyCeiling(database, 50_000)
-        self._load = load
         self._next_number = 1
 
     async def send(
@@ -80,7 +78,7 @@ class Lab:
             first=self._next_number,
             events=events,
         )
-        result = await self._load.run(order)
+        result = await load.send(order)
         self._next_number = result.next_number
         return result
 
@@ -102,7 +100,7 @@ class Lab:
         before = await self._rows()
         result = await self.send(self.service.port, path, **shape)
         answered_s = time.perf_counter()
-        rows = result.statuses[accepted] * (shape.get("batch") or 1)
+        rows = result.statuses.get(accepted, 0) * (shape.get("batch") or 1)
         while (found := await self._rows() - before) < rows:
             if time.perf_counter() > answered_s + _DRAIN_S:
                 raise SystemExit(f"{rows:,} events are acknowledged, and {found:,} are rows")

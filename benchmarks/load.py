@@ -1,6 +1,8 @@
 """
 The load generator: as many requests as are answered, over connections that stay open.
 
+It runs in a process of its own, ``python -m benchmarks.load ORDER``.
+
 A raw protocol that reads a status and a length, because an HTTP client costs more than
 the server it asks. Closed loop: a connection sends its next request when it has its
 answer, so the latencies are those of a service that is asked as fast as it answers,
@@ -10,16 +12,20 @@ not of a user's request.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import sys
+import time
 from array import array
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from dataclasses import asdict, dataclass, field
+from typing import cast
 
 import uvloop
 
 from benchmarks.bodies import Requests
+
+#: A run that is not over so long after its time never will be.
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Result:
     seconds: float = 0.0
     requests: int = 0
     next_number: int = 0
-    statuses: Counter[int] = field(default_factory=Counter)
+    statuses: dict[int, int] = field(default_factory=dict)
     #: Of acknowledged requests.
     p50_ms: float = math.nan
     p99_ms: float = math.nan
@@ -71,8 +77,7 @@ class _Connection(asyncio.Protocol):
         self._sent_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._send()
 
     def _send(self) -> None:
@@ -102,20 +107,21 @@ class _Connection(asyncio.Protocol):
         self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._load.lost(self)
+        self._load.lost(error)
 
 
 class _Load:
     def __init__(self, order: Order) -> None:
-        loop = asyncio.get_running_loop()
-        self.clock = loop.time
+        # uvloop's own clock has a resolution of a millisecond.
+        self.clock = time.perf_counter
         self.order = order
         self.requests = Requests(order.path, order.batch)
         self.result = Result(next_number=order.first)
         self.latencies_s = array("d")
         self.ready: list[bytes] = []
         self.open = order.connections
-        self.done = loop.create_future()
+        self.closed = 0
+        self.done = asyncio.get_running_loop().create_future()
         if order.events is not None:
             step = self.requests.events
             numbers = range(order.first, order.first + order.events, step)
@@ -134,31 +140,36 @@ class _Load:
         return request
 
     def answered(self, status: int, took_s: float) -> None:
-        self.result.statuses[status] += 1
+        statuses = self.result.statuses
+        statuses[status] = statuses.get(status, 0) + 1
         if 200 <= status < 300:
             self.latencies_s.append(took_s)
 
     def left(self) -> None:
+        """A connection has nothing more to send."""
         self.open -= 1
         if not self.open and not self.done.done():
             self.done.set_result(None)
 
-    def lost(self, connection: _Connection) -> None:
-        # After left() the loss is our own doing; the future is set when the last one left.
-        if self.open and not connection._transport.is_closing() and not self.done.done():
-            self.done.set_exception(ConnectionError("the service closed a connection"))
+    def lost(self, error: Exception | None) -> None:
+        """A connection is closed: by ourselves, once nobody has anything to send."""
+        self.closed += 1
+        if self.closed > self.order.connections - self.open and not self.done.done():
+            reason = error or ConnectionError("the service closed a connection")
+            self.done.set_exception(reason)
 
 
 async def _run(order: Order) -> Result:
     load = _Load(order)
     loop = asyncio.get_running_loop()
-    started_s = loop.time()
+    started_s = load.clock()
     for _ in range(order.connections):
         await loop.create_connection(lambda: _Connection(load), "127.0.0.1", order.port)
-    await load.done
+    async with asyncio.timeout(_PATIENCE_S + order.seconds):
+        await load.done
     result = load.result
-    result.seconds = loop.time() - started_s
-    result.requests = result.statuses.total()
+    result.seconds = load.clock() - started_s
+    result.requests = sum(result.statuses.values())
     if load.latencies_s:
         ordered = sorted(load.latencies_s)
         result.p50_ms, result.p99_ms = (
@@ -167,20 +178,22 @@ async def _run(order: Order) -> Result:
     return result
 
 
-def _obey(order: Order) -> Result:
-    return uvloop.run(_run(order))
+async def send(order: Order) -> Result:
+    """Have an order carried out by a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __name__, json.dumps(asdict(order)), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        said, _ = await process.communicate()
+    except BaseException:
+        process.kill()
+        raise
+    if process.returncode != 0:
+        raise SystemExit("the load generator failed")
+    found = json.loads(said)
+    statuses = {int(status): count for status, count in found.pop("statuses").items()}
+    return Result(**found, statuses=statuses)
 
 
-class LoadGenerator:
-    """Runs orders in a process of its own, one at a time."""
-
-    def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-
-    async def run(self, order: Order) -> Result:
-        """Send what is ordered."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _obey, order)
-
-    def close(self) -> None:
-        """End the process."""
-        self._pool.shutdown()
+if __name__ == "__main__":
+    print(json.dumps(asdict(uvloop.run(_run(Order(**json.loads(sys.argv[1])))))))

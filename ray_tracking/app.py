@@ -32,6 +32,8 @@ from ray_tracking.sources.tokens import TokenKeys
 from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.queries import Queries
 
+#: Long enough for a call to be worth its cost, short enough for nobody to notice.
+_LINGER_S = 0.005
 #: How old a status may be that several requests share.
 _STATUS_FOR_S = 0.5
 
@@ -73,7 +75,10 @@ class IngressReplica:
         self._gatherer = Gatherer(
             self._shards.submit,
             runtime.shard_of,
-            GatherPolicy(max_buffered_events=settings.max_buffer_size),
+            GatherPolicy(
+                max_buffered_events=settings.max_buffer_size,
+                linger_s=min(_LINGER_S, settings.buffer_flush_interval_ms / 1000),
+            ),
         )
         load_rules()
         self._app = App(

@@ -9,6 +9,7 @@ is never mistaken for one of this, also where Ray has kept it running.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -45,6 +46,27 @@ def end_process(reason: str) -> None:
     os._exit(1)
 
 
+class ShardActor(Shard):
+    """A shard that begins to work when its process does, also when Ray has restarted it."""
+
+    def __init__(self, config: ShardConfig) -> None:
+        super().__init__(config, end_process)
+        self._first_start = asyncio.create_task(_try_to_start(self))
+
+
+class WriterActor(Writer):
+    """A writer that begins to work when its process does, also when Ray has restarted it."""
+
+    def __init__(self, config: WriterConfig) -> None:
+        super().__init__(config, end_process)
+        self._first_start = asyncio.create_task(_try_to_start(self))
+
+
+async def _try_to_start(actor: Shard | Writer) -> None:
+    with contextlib.suppress(LogUnavailable):  # whoever calls next tries again
+        await actor.start()
+
+
 class Part:
     """
     One actor.
@@ -76,7 +98,7 @@ class Part:
         """Make the actor, or find it where it is."""
         self._handle = self._actor.options(
             name=self.name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
-        ).remote(self._config, end_process)
+        ).remote(self._config)
 
     async def start(self) -> None:
         """Return when it works."""
@@ -146,8 +168,8 @@ def plan(
         for index in range(settings.writers)
     ]
     return (
-        [Part(instance, Shard, config) for config in shards],
-        [Part(instance, Writer, config) for config in writers],
+        [Part(instance, ShardActor, config) for config in shards],
+        [Part(instance, WriterActor, config) for config in writers],
     )
 
 

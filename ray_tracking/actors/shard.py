@@ -57,7 +57,7 @@ class ShardConfig:
 
 class Shard:
     """
-    A plain class; :mod:`ray_tracking.app` makes it an actor.
+    A plain class; :mod:`ray_tracking.actors.parts` makes it an actor.
 
     Args:
         config: Who it is, and its rules.

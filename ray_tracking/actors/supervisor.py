@@ -90,8 +90,8 @@ class Supervisor:
         )
         await self._prepare_database(database_url)
         owned = {
-            f"shard-{index}": list(range(index, settings.partitions, settings.shards))
-            for index in range(settings.shards)
+            f"shard-{index}": list(range(index, settings.partitions, settings.shard_count))
+            for index in range(settings.shard_count)
         }
         await log_setup.assign(self._log.redis, settings.redis_prefix, owned)
         self._shards, self._writers = plan(settings, owned, database_url, redis_url)
@@ -102,12 +102,12 @@ class Supervisor:
         self._runtime = Runtime(
             database_url,
             [shard.name for shard in self._shards],
-            [partition % settings.shards for partition in range(settings.partitions)],
+            [partition % settings.shard_count for partition in range(settings.partitions)],
             identity.secret,
             read_keys(settings.encryption_keys, settings.data_dir, make=True),
         )
         self._tasks.append(asyncio.create_task(self._watch_loop()))
-        log.info("started", data_dir=str(settings.data_dir), shards=settings.shards)
+        log.info("started", data_dir=str(settings.data_dir), shards=settings.shard_count)
 
     @property
     def _parts(self) -> list[Part]:

@@ -284,7 +284,7 @@ class Pump:
 
 class Writer:
     """
-    A plain class; :mod:`ray_tracking.app` makes it an actor.
+    A plain class; :mod:`ray_tracking.actors.parts` makes it an actor.
 
     Args:
         config: Who it is, and its rules.

@@ -127,7 +127,7 @@ async def _play(
         player = Player(sender, tally, **options)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, player.stop)
-        started_s = loop.time()
+        started_s = time.monotonic()
         reporter = asyncio.create_task(_report(tally, count, started_s))
         try:
             planned = islice(plan(shape), count)
@@ -157,11 +157,10 @@ async def _check_there(session: aiohttp.ClientSession, url: str) -> None:
 
 async def _report(tally: Tally, count: int, started_s: float) -> None:
     """A bar for people, a line now and then for files."""
-    loop = asyncio.get_running_loop()
     if not sys.stderr.isatty():
         while True:
             await asyncio.sleep(_LINE_EVERY_S)
-            click.echo(tally.line(loop.time() - started_s), err=True)
+            click.echo(tally.line(time.monotonic() - started_s), err=True)
     with click.progressbar(length=count, file=sys.stderr, show_pos=True) as bar:
         while True:
             bar.update(tally.total - bar.pos)

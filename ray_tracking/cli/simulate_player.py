@@ -10,6 +10,7 @@ late for the service to recognise it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -62,32 +63,32 @@ class Player:
         Args:
             plan: What is due, in this order.
             rate_per_s: How often something is due.
-            until_s: Nothing is started later than this, on the loop's clock.
+            until_s: Nothing is started later than this, on the monotonic clock.
 
         Raises:
             AccessRefused: On the first 401 or 403.
         """
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
+        started_s = time.monotonic()
         for place, planned in enumerate(plan):
             due_s = started_s + place / rate_per_s
-            if not await self._wait_until(due_s) or loop.time() > until_s:
+            if not await self._wait_until(due_s) or time.monotonic() > until_s:
                 break
             self._begin(planned, due_s)
             if len(self._tasks) >= _MAX_IN_FLIGHT:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             elif place % 50 == 0:
                 await asyncio.sleep(0)
-        ended_s = loop.time()
+        ended_s = time.monotonic()
         self._send_batch()
         await self._finish()
         return ended_s
 
     async def _wait_until(self, due_s: float) -> bool:
         """Whether to go on."""
-        if due_s > asyncio.get_running_loop().time():
+        # Not the loop's clock: uvloop's has a resolution of a millisecond.
+        if (left_s := due_s - time.monotonic()) > 0:
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(due_s):
+                async with asyncio.timeout(left_s):
                     await self._stop.wait()
         return not self._stop.is_set()
 
@@ -120,7 +121,7 @@ class Player:
     def _send_batch(self) -> None:
         items, self._batch = self._batch, []
         if items:
-            now_s = asyncio.get_running_loop().time()
+            now_s = time.monotonic()
             self._start(now_s, items, partial(self._sender.batch, items))
 
     def _start(
@@ -140,7 +141,6 @@ class Player:
         send: Callable[[float], Awaitable[float | None]],
     ) -> None:
         """Try, and try again while it makes sense; ``events`` are those still open."""
-        loop = asyncio.get_running_loop()
         begun_s, pause_s = due_s, _FIRST_PAUSE_S
         while True:
             try:
@@ -155,8 +155,8 @@ class Player:
                 wait_s, pause_s = pause_s, min(pause_s * 2, _LONGEST_PAUSE_S)
             if wait_s is None:
                 return
-            if self._stop.is_set() or loop.time() + wait_s > due_s + self._retry_for_s:
+            if self._stop.is_set() or time.monotonic() + wait_s > due_s + self._retry_for_s:
                 self._tally.given_up += len(events)
                 return
-            await self._wait_until(loop.time() + wait_s)
-            begun_s = loop.time()
+            await self._wait_until(time.monotonic() + wait_s)
+            begun_s = time.monotonic()

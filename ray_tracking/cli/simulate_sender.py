@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -173,7 +174,7 @@ class Sender:
         return response.status, answer, float(after) if after.isdigit() else None
 
     def _took(self, via: Via, begun_s: float) -> None:
-        self._tally.answered(via, asyncio.get_running_loop().time() - begun_s)
+        self._tally.answered(via, time.monotonic() - begun_s)
 
     def _took_event(self, planned: Planned, *, durable: bool, duplicate: bool) -> None:
         if duplicate:

@@ -1,9 +1,9 @@
 """
 Gathers the events of many requests into one call a shard.
 
-One call to each shard is on its way at a time, and everything that arrives meanwhile
-goes into the next: an idle service adds no delay, a busy one makes large calls. One
-call at a time also keeps a campaign's events in the order in which they came.
+One call to each shard is on its way at a time, calls begin some milliseconds apart, and
+everything that arrives meanwhile goes into the next: an idle service adds no delay, a
+busy one makes large calls. One call at a time also keeps a campaign's events in the order in which they came.
 
 A call that failed is repeated with the same ids until ``patience_s`` has passed: the
 shard, or its successor, recognises what it has already appended.
@@ -73,6 +73,7 @@ class Gatherer:
         self._patience_s = patience_s
         self._queues: dict[int, deque[_Ticket]] = {shard: deque() for shard in set(shard_of)}
         self._workers: dict[int, asyncio.Task[None]] = {}
+        self._last_call_s: dict[int, float] = {}
         #: Events that wait here or are on their way to a shard.
         self.buffered = 0
 
@@ -121,6 +122,11 @@ class Gatherer:
         """Empty the queue of one shard, call by call."""
         queue = self._queues[shard]
         while queue:
+            waiting = sum(len(ticket.submissions) for ticket in queue)
+            since_last_s = time.monotonic() - self._last_call_s.get(shard, 0.0)
+            if wait_s := self._policy.wait_s(since_last_s, waiting):
+                await asyncio.sleep(wait_s)
+            self._last_call_s[shard] = time.monotonic()
             tickets = self._next_call(queue)
             try:
                 outcomes = await self._ask(shard, tickets)

@@ -137,4 +137,17 @@ class GatherPolicy:
     """How much goes into one call, and how much may wait for one."""
 
     max_call_events: int = 1000
+    #: Calls to one shard begin at least so far apart: each costs the same for one event
+    #: as for a thousand. A call after a pause goes at once.
+    linger_s: float = 0.005
     max_buffered_events: int = 10_000
+
+    def wait_s(self, since_last_s: float, events: int) -> float:
+        """
+        How long to wait with the next call.
+
+        Args:
+            since_last_s: Since the last call to this shard began.
+            events: How many are waiting.
+        """
+        return 0.0 if events >= self.max_call_events else max(0.0, self.linger_s - since_last_s)

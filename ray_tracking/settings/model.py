@@ -79,7 +79,8 @@ class Settings(BaseModel):
 
     # How the work is divided.
     partitions: kinds.Parts = 16
-    shards: kinds.Parts = 2
+    #: Unset: one for each two CPUs.
+    shards: kinds.Parts | None = None
     writers: kinds.Parts = 1
     #: Unset: one for each CPU, at most 4.
     ingress_replicas: kinds.Parts | None = None
@@ -168,9 +169,6 @@ class Settings(BaseModel):
         values = args | {field: text for field, (_, text) in found.items()}
         settings = cls.model_validate(values, context={"names": names})
         settings._from_environment = frozenset(found) | (found_before & values.keys())
-        # The default must not forbid a small number of partitions.
-        if "shards" not in values:
-            settings = settings._derive(shards=min(settings.shards, settings.partitions))
         wrong = list(contradictions(settings, names))
         if wrong:
             raise SettingsError("; ".join(wrong))
@@ -234,6 +232,11 @@ class Settings(BaseModel):
     def ingress_replica_count(self) -> int:
         """Replicas to start with: as set, or one for each CPU we may use, at most 4."""
         return self.ingress_replicas or min(4, len(os.sched_getaffinity(0)))
+
+    @property
+    def shard_count(self) -> int:
+        """Shard actors: as set, or one for each two CPUs we may use."""
+        return self.shards or min(self.partitions, max(1, len(os.sched_getaffinity(0)) // 2))
 
     @property
     def database_connection_url(self) -> str | None:

@@ -30,9 +30,10 @@ def contradictions(settings: Settings, names: Mapping[str, str]) -> Iterator[str
 
     yield from _buffer(settings, named("max_buffer_size"), named("backpressure_thresholds"))
     for field in ("shards", "writers"):
-        if getattr(settings, field) > settings.partitions:
+        asked = getattr(settings, field)
+        if asked is not None and asked > settings.partitions:
             yield (
-                f"{named(field)}: {getattr(settings, field)} is not possible: must be at most "
+                f"{named(field)}: {asked} is not possible: must be at most "
                 f"{named('partitions')} ({settings.partitions})"
             )
     yield from _redis(settings, names)

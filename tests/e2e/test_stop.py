@@ -126,7 +126,7 @@ def test_serve_run_stops_on_ctrl_c(served: Service) -> None:
 def test_serve_shutdown_stops_everything_of_ours(served: Service) -> None:
     """Ray itself stays: it was there before, or another application is on it."""
     ours = [process for process in served.processes() if is_ours(process)]
-    assert len(ours) >= 8  # two replicas, supervisor, two shards, writer, guard, two servers
+    assert len(ours) >= 7  # two replicas, supervisor, shard, writer, guard, two servers or more
     found = re.search(r"dashboard at .*?(http://[\d.:]+)", served.output.read_text())
     assert found is not None
     subprocess.run(

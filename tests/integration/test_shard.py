@@ -149,7 +149,7 @@ async def test_events_that_arrive_during_an_append_go_together_in_the_next(fault
     """An fsync for each event would be the end of throughput."""
     faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
     first = asyncio.create_task(faulty.owner.submit(faulty.event()))
-    await faulty.proxy.struck.wait()
+    await faulty.proxy.struck()
     others = [asyncio.create_task(faulty.owner.submit(faulty.event())) for _ in range(10)]
     await eventually(lambda: faulty.holds(11))
     faulty.proxy.release()
@@ -166,7 +166,7 @@ async def test_a_full_buffer_refuses_and_takes_again_when_it_is_empty(stack: Sta
     await owner.submit(stack.event())
     proxy.strike(b"XADD", Fault.HOLD_REQUEST)
     first = asyncio.create_task(owner.submit(stack.event(), stack.event()))
-    await proxy.struck.wait()
+    await proxy.struck()
     late = stack.event()
 
     assert verdicts(await owner.submit(late)) == [UNAVAILABLE]
@@ -219,7 +219,7 @@ async def test_a_duplicate_of_an_event_on_its_way_waits_for_its_outcome(faulty: 
     )
     faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
     original = asyncio.create_task(faulty.owner.submit(first))
-    await faulty.proxy.struck.wait()
+    await faulty.proxy.struck()
     repeat = asyncio.create_task(faulty.owner.submit(second))
     await asyncio.wait([repeat], timeout=0.1)
     assert not repeat.done()
@@ -342,7 +342,7 @@ async def test_a_zombie_whose_append_was_delayed_cannot_append_after_a_takeover(
     before = await faulty.stack.logged_ids()
     faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
     delayed = asyncio.create_task(faulty.owner.submit(event))
-    await faulty.proxy.struck.wait()
+    await faulty.proxy.struck()
 
     successor = await faulty.stack.shard()
     faulty.proxy.release()
@@ -385,7 +385,7 @@ async def test_what_a_zombie_appends_during_the_takeover_is_known_to_the_success
     proxy.strike(b"XADD\r\n$%d\r\n%b" % (len(key), key), Fault.HOLD_REQUEST)
     successor = await stack.shard(redis_url=url, start=False)
     starting = asyncio.create_task(successor.shard.start())
-    await proxy.struck.wait()
+    await proxy.struck()
 
     acknowledged = await zombie.submit(during)
     proxy.release()
@@ -448,7 +448,7 @@ async def test_what_waits_behind_an_unclear_append_is_refused_and_may_be_sent_ag
     first, waiting = faulty.event(), faulty.event()
     faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
     unclear = asyncio.create_task(faulty.owner.submit(first))
-    await faulty.proxy.struck.wait()
+    await faulty.proxy.struck()
     behind = asyncio.create_task(faulty.owner.submit(waiting))
     await eventually(lambda: faulty.holds(2))
     faulty.proxy.cut()
@@ -735,7 +735,7 @@ async def test_a_draining_shard_finishes_what_it_took_and_takes_nothing_more(
 ) -> None:
     faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
     under_way = asyncio.create_task(faulty.owner.submit(faulty.event()))
-    await faulty.proxy.struck.wait()
+    await faulty.proxy.struck()
     draining = asyncio.create_task(faulty.owner.shard.drain())
     await asyncio.sleep(0)
 

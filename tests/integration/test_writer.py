@@ -228,7 +228,7 @@ async def test_what_was_acknowledged_before_a_writer_was_there_becomes_rows(stac
     await assert_rows_are(stack, acknowledged)
 
 
-@pytest.mark.parametrize("question", [b"UPDATE log_positions", b"COPY", b"COMMIT"])
+@pytest.mark.parametrize("question", [b"SET LOCAL", b"COPY", b"COMMIT"])
 async def test_a_writer_that_dies_in_a_flush_leaves_it_to_its_successor(
     stack: Stack, question: bytes
 ) -> None:
@@ -240,7 +240,7 @@ async def test_a_writer_that_dies_in_a_flush_leaves_it_to_its_successor(
     await assert_rows_are(stack, acknowledged)
     proxy.strike(question, Fault.HOLD_REQUEST)
     acknowledged |= await submit(owner, *[stack.event() for _ in range(20)])
-    await proxy.struck.wait()
+    await proxy.struck()
     await first.kill()
 
     await stack.writer()
@@ -298,7 +298,7 @@ async def test_a_writer_that_was_paused_in_a_flush_cannot_finish_it_after_a_take
     await assert_rows_are(stack, acknowledged)
     proxy.strike(b"COMMIT", Fault.HOLD_REQUEST)
     acknowledged |= await submit(owner, stack.event())
-    await proxy.struck.wait()
+    await proxy.struck()
 
     await stack.writer()
     proxy.release()
@@ -321,7 +321,7 @@ async def test_a_commit_that_nobody_answered_counts_once(stack: Stack, fault: Fa
     proxy.strike(b"COMMIT", fault)
 
     acknowledged |= await submit(owner, *[stack.event() for _ in range(5)])
-    await proxy.struck.wait()
+    await proxy.struck()
     acknowledged |= await submit(owner, stack.event())
 
     await assert_rows_are(stack, acknowledged)
@@ -338,10 +338,10 @@ async def test_a_network_that_died_without_a_word_is_given_up(
     scribe = await stack.writer(database_url=url)
     acknowledged = await submit(owner, stack.event())
     await assert_rows_are(stack, acknowledged)
-    for question in (b"UPDATE log_positions", b"COMMIT"):
+    for question in (b"SET LOCAL", b"COMMIT"):
         proxy.strike(question, Fault.DEAD_CABLE)
         acknowledged |= await submit(owner, stack.event())
-        await proxy.struck.wait()
+        await proxy.struck()
 
         await assert_rows_are(stack, acknowledged)
     assert scribe.died is None

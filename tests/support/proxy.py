@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _CHUNK_BYTES = 65536
+_STRIKES_WITHIN_S = 10.0
 
 
 class Fault(Enum):
@@ -49,8 +50,7 @@ class Proxy:
         self._fault: tuple[bytes, Fault] | None = None
         self._then_refuse = False
         self._released = asyncio.Event()
-        #: Set when the fault that was ordered has struck.
-        self.struck = asyncio.Event()
+        self._struck = asyncio.Event()
         self.port = 0
 
     async def start(self) -> None:
@@ -79,8 +79,13 @@ class Proxy:
         """
         self._fault = (needle, fault)
         self._then_refuse = then_refuse
-        self.struck.clear()
+        self._struck.clear()
         self._released.clear()
+
+    async def struck(self) -> None:
+        """Return when the fault that was ordered has happened."""
+        async with asyncio.timeout(_STRIKES_WITHIN_S):
+            await self._struck.wait()
 
     def release(self) -> None:
         """Send on what was held."""
@@ -143,10 +148,10 @@ class Proxy:
                     return
                 case Fault.DEAD_CABLE:
                     connection.is_dead = True
-                    self.struck.set()
+                    self._struck.set()
                     continue
                 case Fault.HOLD_REQUEST:
-                    self.struck.set()
+                    self._struck.set()
                     await self._released.wait()
             server.write(data)
             await server.drain()
@@ -179,7 +184,7 @@ class Proxy:
             self.refuse()
         for writer in connection.writers:
             writer.transport.abort()
-        self.struck.set()
+        self._struck.set()
 
 
 class _Connection:

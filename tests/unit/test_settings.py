@@ -47,7 +47,7 @@ OTHERS = {
     "data_dir": Path(".ray_tracking"),
     "listener": "replica",
     "partitions": 16,
-    "shards": 2,
+    "shards": None,
     "writers": 1,
     "ingress_replicas": None,
     "answer_timeout_ms": 50,
@@ -202,7 +202,7 @@ def test_thresholds_ascend_and_end_within_the_buffer(
 
 
 def test_more_shards_than_partitions_are_refused_but_the_default_adapts() -> None:
-    assert load(partitions=1).shards == 1
+    assert load(partitions=1).shard_count == 1
     with pytest.raises(SettingsError, match=r"shards: 2 .* partitions \(1\)"):
         load(partitions=1, shards=2)
 

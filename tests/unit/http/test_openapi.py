@@ -151,9 +151,9 @@ def test_example_batches_and_links_are_accepted() -> None:
         items += parse_batch(json.dumps(body).encode(), "application/json")
     for item in items:
         validate_item(item, now_s=NOW_S)
-    ports = Ports(
-        Settings.load({}, env={}), *cast("list[Any]", [None, None, _Tokens(), *[None] * 4])
-    )
+    nothing = cast(Any, None)
+    settings, tokens = Settings.load({}, env={}), cast(Any, _Tokens())
+    ports = Ports(settings, nothing, nothing, tokens, nothing, nothing, nothing, nothing)
 
     checker("LinkRequest").validate(examples.LINK_REQUEST)
     checker("TrackingLinks").validate(Tracking(ports)._mint(examples.LINK_REQUEST, 0))

@@ -136,6 +136,7 @@ def test_a_hit_is_its_token() -> None:
     later = route("EMAIL_OPEN", token="t1", timestamp="2026-11-22T00:00:00Z", userAgent="x")
     assert same(hit, later)
     assert not same(hit, route("EMAIL_OPEN", token="t2"))
+    assert same(hit, route("EMAIL_OPEN", token="t1", idempotency_key="a proxy's"))
     assert not same(hit, route("EMAIL_OPEN"))
     assert not same(hit, route("EMAIL_OPEN", eventId="t1"))
 
