@@ -123,7 +123,7 @@ class IngressReplica:
                     # Whatever keeps the supervisor from answering is what there is to report.
                     snapshot = None
                 self._health_snapshot = (time.monotonic(), snapshot)
-        return overall_health(snapshot)
+        return overall_health(snapshot, now_s=time.time())
 
 
 _COMMON: dict[str, Any] = {

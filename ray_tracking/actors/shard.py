@@ -208,6 +208,7 @@ class Shard:
             "blocked": sorted(self._blocked),
             "appended": sum(sum(p.totals) for p in partitions),
             "dedup_ids": sum(len(p.window) for p in partitions),
+            "dedup_window_ms": self._config.policy.window.longest_ms,
             "dedup_evicted_early": sum(p.window.evicted_early for p in partitions),
             "dedup_effective_ms": min(
                 (p.window.effective_ms(now_ms) for p in partitions),

@@ -175,7 +175,6 @@ class Supervisor:
         """What the health page is made of: each part's own status, None where it is silent."""
         postgres_up, redis_up = await asyncio.gather(self._database_answers(), self._log_answers())
         return {
-            "at_s": time.time(),
             "postgres_up": postgres_up,
             "redis_up": redis_up,
             "warnings": self._warnings,

@@ -228,7 +228,7 @@ class Pump:
         for where, reads in list(taken.items()):
             # A position is never stored on a marker: a successor that started there
             # could not compare the chain with anything.
-            if reads[-1].entry.header.kind is Kind.MARKER:
+            while reads and reads[-1].entry.header.kind is Kind.MARKER:
                 self._queue.appendleft(reads.pop())
             if not reads:
                 del taken[where]

@@ -3,7 +3,8 @@ Gathers the events of many requests into one call a shard.
 
 One call to each shard is on its way at a time, calls begin some milliseconds apart, and
 everything that arrives meanwhile goes into the next: an idle service adds no delay, a
-busy one makes large calls. One call at a time also keeps a campaign's events in the order in which they came.
+busy one makes large calls. One call at a time also keeps a campaign's events in the
+order in which they came.
 
 A call that failed is repeated with the same ids until ``patience_s`` has passed: the
 shard, or its successor, recognises what it has already appended.

@@ -70,7 +70,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     count: int = 0
     total: int = 0
     appended_ms: int = 0
-    #: Of a chain: the id that stands before the marker.
+    #: Of a chain: the last entry before the marker that is no marker.
     previous: str = ""
     keys: list[str] = []
     key_index: bytes = b""

@@ -29,16 +29,18 @@ def readiness(shards: Sequence[Mapping[str, Any] | None]) -> str | None:
     return None
 
 
-def overall_health(snapshot: Mapping[str, Any] | None) -> dict[str, Any]:
+def overall_health(snapshot: Mapping[str, Any] | None, *, now_s: float) -> dict[str, Any]:
     """
     The health page.
 
     Args:
         snapshot: What the supervisor gathered, or None if it does not answer.
+        now_s: Unix time.
     """
+    timestamp = iso_utc(datetime.fromtimestamp(now_s, UTC))
     if snapshot is None:
         return {
-            "timestamp": iso_utc(datetime.now(UTC)),
+            "timestamp": timestamp,
             "overall": "degraded",
             "components": {"supervisor": _component("degraded", "it does not answer")},
         }
@@ -51,8 +53,7 @@ def overall_health(snapshot: Mapping[str, Any] | None) -> dict[str, Any]:
         "writers": _writers(snapshot["writers"], postgres_up=snapshot["postgres_up"]),
     }
     worst = max((part["status"] for part in components.values()), key=_ORDER.index)
-    moment = datetime.fromtimestamp(snapshot["at_s"], UTC)
-    return {"timestamp": iso_utc(moment), "overall": worst, "components": components}
+    return {"timestamp": timestamp, "overall": worst, "components": components}
 
 
 def _redis(snapshot: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _shards(shards: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     if blocked:
         partitions = ", ".join(map(str, blocked))
         return _component("unhealthy", f"a gap in the log of partition {partitions}")
-    if any(shard["dedup_evicted_early"] for shard in known):
+    if any(shard["dedup_effective_ms"] < shard["dedup_window_ms"] for shard in known):
         return _component("degraded", "ids were forgotten before their window was over")
     return _component("healthy")
 

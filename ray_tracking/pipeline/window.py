@@ -137,7 +137,8 @@ class Window:
 
     def expire(self, now_ms: int) -> None:
         """Forget the buckets that lie wholly before the window."""
-        horizon = (now_ms - self._policy.longest_ms) // self._bucket_ms
+        # One bucket more than the window: an event may have been on its way for a while.
+        horizon = (now_ms - self._policy.longest_ms) // self._bucket_ms - 1
         for number in [number for number in self._buckets if number < horizon]:
             self._drop(number)
 

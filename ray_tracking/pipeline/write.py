@@ -57,7 +57,9 @@ class Follower:
                 f"the log has {new} ({kind.name.lower()}) where the successor of {last} belongs"
             )
         if kind is Kind.MARKER:
-            self._before_marker = last
+            # Of several markers in a row all but the last were given up; the chain names
+            # what stands before the first.
+            self._before_marker = self._before_marker or last
         elif kind is Kind.CHAIN:
             self._before_marker = None
         self.position = new

@@ -14,9 +14,9 @@ from enum import Enum
 from itertools import chain
 from typing import Any, NamedTuple
 
+import hiredis
 from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES
@@ -32,6 +32,7 @@ from ray_tracking.pipeline.append import (
     next_epoch,
 )
 from ray_tracking.stores.log_setup import Assignment, read_assignment
+from ray_tracking.stores.wire import Wire
 
 #: How much of a stream is read at a time, looking back.
 _LOOK_BACK_ENTRIES = 32
@@ -74,6 +75,13 @@ def _answering() -> Iterator[None]:
         raise LogUnavailable(f"the event log does not answer: {error}") from error
 
 
+def _outcome(answer: Any) -> Appended:
+    """What the server's answer to an append means."""
+    if isinstance(answer, hiredis.ReplyError):
+        return Appended.FENCED if "equal or smaller" in str(answer) else Appended.REFUSED
+    return Appended.GONE if answer is None else Appended.OK
+
+
 class EventLog:
     """
     Reads and appends.
@@ -86,6 +94,8 @@ class EventLog:
 
     def __init__(self, url: str, prefix: str, timeout_s: float = 5.0) -> None:
         self.prefix = prefix
+        self._url = url
+        self._timeout_s = timeout_s
         self._pool = ConnectionPool.from_url(
             url,
             protocol=2,
@@ -95,12 +105,12 @@ class EventLog:
             max_connections=64,
         )
         self.redis: Redis = Redis(connection_pool=self._pool)
-        self._appender: AbstractConnection | None = None
+        self._appender: Wire | None = None
 
     async def close(self) -> None:
         """Close every connection."""
         if self._appender is not None:
-            await self._appender.disconnect()
+            await self._appender.close()
         await self.redis.aclose()
         await self._pool.disconnect()
 
@@ -134,14 +144,14 @@ class EventLog:
                 await self._mark(
                     key, marker_id, Header(kind=Kind.MARKER, appended_ms=int(now_s * 1000))
                 )
-            before = [await self._last(key, marker_id) for key in keys]
-            totals = [await self._total(key, marker_id) for key in keys]
-            for key, entry, total in zip(keys, before, totals, strict=True):
-                previous = entry.id if entry else ORIGIN
+            totals = []
+            for key in keys:
+                before = await self._last_but_markers(key, marker_id)
+                totals.append(before.header.total if before else 0)
                 chain = Header(
                     kind=Kind.CHAIN,
-                    total=total,
-                    previous=str(previous),
+                    total=totals[-1],
+                    previous=str(before.id if before else ORIGIN),
                     appended_ms=int(now_s * 1000),
                 )
                 await self._mark(key, chain_id, chain)
@@ -167,18 +177,18 @@ class EventLog:
         ]
         try:
             connection = await self._connect_appender()
-        except (RedisError, OSError, TimeoutError):
+        except (OSError, TimeoutError):
             # Nothing was sent, so whatever was clear stays clear.
             return [Appended.REFUSED] * len(appends)
         results: list[Appended] = []
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
-            for append in appends:
-                results.append(await self._read_outcome(connection, append))
+            await connection.send(commands)
+            for _ in appends:
+                results.append(_outcome(await connection.receive()))
         except BaseException as error:
             # Cut off between question and answer: the rest may have arrived or not.
             await self._drop_appender()
-            if not isinstance(error, RedisError | OSError | TimeoutError):
+            if not isinstance(error, OSError | TimeoutError):
                 raise
             results += [Appended.UNCLEAR] * (len(appends) - len(results))
         return [
@@ -261,34 +271,21 @@ class EventLog:
 
     # -- below -------------------------------------------------------------
 
-    async def _connect_appender(self) -> AbstractConnection:
+    async def _connect_appender(self) -> Wire:
         """One connection of its own: appends of one owner never overtake each other."""
         if self._appender is None:
-            connection = self._pool.connection_class(**self._pool.connection_kwargs)
-            await connection.connect()
-            self._appender = connection
+            self._appender = await Wire.open(self._url, self._timeout_s)
         return self._appender
 
     async def _drop_appender(self) -> None:
         connection, self._appender = self._appender, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await connection.close()
 
     @property
     def appender_connected(self) -> bool:
         """False after a connection was lost, until the next append opens another."""
         return self._appender is not None
-
-    async def _read_outcome(self, connection: AbstractConnection, append: Append) -> Appended:
-        try:
-            answer = await connection.read_response()
-        except BusyLoadingError:
-            return Appended.REFUSED
-        except ResponseError as error:
-            if "equal or smaller" in str(error):
-                return Appended.FENCED
-            return Appended.REFUSED
-        return Appended.GONE if answer is None else Appended.OK
 
     async def _compare(self, append: Append) -> Appended:
         """The id is taken: by our own unclear append, or by another owner's entry?"""
@@ -304,14 +301,16 @@ class EventLog:
         found = await self.redis.xrevrange(key, end, "-", count=1)
         return decode_entry(*found[0]) if found else None
 
-    async def _total(self, key: str, before: EntryId) -> int:
-        """Events ever appended before an entry."""
-        while entry := await self._last(key, before):
-            # The marker of a takeover that was cut off or lost does not know.
-            if entry.header.kind is not Kind.MARKER:
-                return entry.header.total
+    async def _last_but_markers(self, key: str, before: EntryId) -> Entry | None:
+        """
+        What really stands before a marker.
+
+        Not the marker of a takeover that was cut off or lost: it knows no total, and a
+        chain that named it would say nothing of what stood before it.
+        """
+        while (entry := await self._last(key, before)) and entry.header.kind is Kind.MARKER:
             before = entry.id
-        return 0
+        return entry
 
     async def _mark(self, key: str, entry_id: EntryId, header: Header) -> None:
         try:

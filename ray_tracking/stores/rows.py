@@ -5,7 +5,9 @@ transaction, so the position in Postgres is the truth, also after an unclear com
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -27,6 +29,8 @@ from ray_tracking.stores.database import connect, create_partition, partition_na
 #: A partition and a lane: one stream.
 Where = tuple[int, int]
 
+#: A session that has not answered by then is given up, and what it did is unclear.
+ANSWER_WITHIN_S = 30.0
 _DAY_MS = 86_400_000
 _UNIX_DAY = date(1970, 1, 1).toordinal()
 
@@ -105,13 +109,9 @@ class RowWriter:
         Raises:
             StoreUnavailable: If Postgres does not answer.
         """
-        connection = await self._connected()
-        try:
+        async with self._session() as connection:
             await connection.fetch(_END_PREDECESSORS, self._name)
             rows = await connection.fetch(_TAKE_OVER, self._partitions, self._lanes)
-        except _UNCLEAR as error:
-            await self.close()
-            raise StoreUnavailable(str(error)) from error
         return self._read_positions(rows, learn=True)
 
     async def flush(self, moves: list[Move]) -> None:
@@ -124,27 +124,26 @@ class RowWriter:
                 :meth:`settle` which moves went through.
             asyncpg.PostgresError: If a row is refused.
         """
-        connection = await self._connected()
         writer_epochs = [self._epochs[move.where] for move in moves]
-        try:
-            copies = self._copies(moves)
+        copies = self._copies(moves)
+        async with self._session() as connection:
             for day in copies:
                 await self._ensure_day(connection, day)
-            async with connection.transaction():
-                await connection.execute("SET LOCAL synchronous_commit = on")
-                moved = await connection.execute(_MOVE, *_columns(moves), writer_epochs)
-                if moved != f"UPDATE {len(moves)}":
-                    raise Fenced(f"{self._name}: a position is not where it was left")
-                for day, parts in copies.items():
-                    await connection.copy_to_table(
-                        partition_name(day),
-                        columns=[*POSITION_COLUMNS, *COLUMNS],
-                        format="binary",
-                        source=_stream(parts),
-                    )
-        except _UNCLEAR as error:
-            await self.close()
-            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+            # Not as a context: what fails is rolled back by the end of the session.
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("SET LOCAL synchronous_commit = on")
+            moved = await connection.execute(_MOVE, *_columns(moves), writer_epochs)
+            if moved != f"UPDATE {len(moves)}":
+                raise Fenced(f"{self._name}: a position is not where it was left")
+            for day, parts in copies.items():
+                await connection.copy_to_table(
+                    partition_name(day),
+                    columns=[*POSITION_COLUMNS, *COLUMNS],
+                    format="binary",
+                    source=_stream(parts),
+                )
+            await transaction.commit()
 
     async def settle(self, moves: list[Move]) -> bool:
         """
@@ -154,12 +153,8 @@ class RowWriter:
             Fenced: If another writer has taken over meanwhile.
             StoreUnavailable: If Postgres still does not answer.
         """
-        connection = await self._connected()
-        try:
+        async with self._session() as connection:
             rows = await connection.fetch(_POSITIONS, self._partitions, self._lanes)
-        except _UNCLEAR as error:
-            await self.close()
-            raise StoreUnavailable(str(error)) from error
         positions = self._read_positions(rows, learn=False)
         if all(positions[move.where] == move.new for move in moves):
             return True
@@ -172,6 +167,26 @@ class RowWriter:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """
+        The connection, for as long as all goes well on it.
+
+        Whatever goes wrong ends it, without a word: a dead network would not answer a
+        ROLLBACK either, and a task that is being cancelled must not wait for it.
+        """
+        connection = await self._connected()
+        timer = asyncio.get_running_loop().call_later(ANSWER_WITHIN_S, connection.terminate)
+        try:
+            yield connection
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, _UNCLEAR):
+                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+            raise
+        finally:
+            timer.cancel()
 
     async def _connected(self) -> asyncpg.Connection[Any]:
         if self._connection is None or self._connection.is_closed():

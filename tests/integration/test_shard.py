@@ -405,9 +405,7 @@ async def test_what_a_zombie_appends_during_the_takeover_is_known_to_the_success
 
 
 @pytest.mark.parametrize("fault", [Fault.LOSE_REPLY, Fault.LOSE_REQUEST, Fault.TEAR_REQUEST])
-async def test_an_unclear_append_settles_as_exactly_one_entry(
-    faulty: Faulty, fault: Fault
-) -> None:
+async def test_an_unclear_append_settles_as_exactly_one_entry(faulty: Faulty, fault: Fault) -> None:
     """
     Nobody knows whether the log has it: its callers hear so, the partition takes
     nothing else, and the same bytes are sent again until it is clear.

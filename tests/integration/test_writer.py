@@ -491,9 +491,7 @@ async def test_a_position_is_never_stored_on_a_marker(stack: Stack) -> None:
     marker = EntryId(batch.id.epoch + 10, 0)
     scribe = await stack.writer()
     await assert_rows_are(stack, placed)
-    await stack.redis.xadd(
-        stack.stream(0), encode_entry(Header(kind=Kind.MARKER)), id=str(marker)
-    )
+    await stack.redis.xadd(stack.stream(0), encode_entry(Header(kind=Kind.MARKER)), id=str(marker))
 
     await asyncio.wait_for(scribe.writer.drain(), 5)
     assert await stack.stored(0) == batch.id

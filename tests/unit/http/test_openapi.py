@@ -213,7 +213,7 @@ def test_real_answers_are_as_described() -> None:
         checker("BatchResult").validate(report.answer(12.3)[1])
     checker("Invalid").validate(answer.invalid(wrong))
     checker("CampaignStats").validate(campaign_stats("c", nobody, as_of=datetime.now(UTC)))
-    checker("HealthStatus").validate(overall_health(None))
+    checker("HealthStatus").validate(overall_health(None, now_s=NOW_S))
 
 
 def test_the_example_answers_are_as_described() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Any
 
 from hypothesis import strategies as st
@@ -112,8 +113,6 @@ def entry(epoch: int, seq: int, kind: Kind = Kind.BATCH, previous: str = "") -> 
 
 def accepted(event: Event) -> dict[str, Any]:
     """``eventData`` as it is read again: the moment and the address in their normal form."""
-    from ipaddress import ip_address
-
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=event.occurred_us)
     data = event.data | {"timestamp": iso_utc(moment)}
     if "ipAddress" in data:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_tracking.pipeline.gather import (
+    GatherPolicy,
     Outcome,
     Verdict,
     pack,
@@ -61,3 +62,12 @@ def test_ten_thousand_campaigns_fit_in_one_call() -> None:
     batch = [submission(n, key=f"c{n}") for n in range(10_000)]
 
     assert unpack(pack(batch)) == batch
+
+
+def test_a_call_waits_for_company_but_not_after_a_pause_nor_when_it_is_full() -> None:
+    policy = GatherPolicy(max_call_events=1000, linger_s=0.005)
+
+    assert policy.wait_s(0.0, 1) == 0.005
+    assert policy.wait_s(0.004, 999) < 0.0011
+    assert policy.wait_s(0.005, 1) == policy.wait_s(60.0, 1) == 0
+    assert policy.wait_s(0.0, 1000) == 0

@@ -8,11 +8,16 @@ import pytest
 
 from ray_tracking.pipeline.health import STALLED_AFTER_MS, overall_health, readiness
 
-SHARD = {"started": True, "blocked": [], "dedup_evicted_early": 0}
+NOW_S = 1_795_461_600.25
+SHARD = {
+    "started": True,
+    "blocked": [],
+    "dedup_effective_ms": 60_000,
+    "dedup_window_ms": 60_000,
+}
 WRITER = {"name": "writer-0", "queued_events": 0, "idle_ms": 0, "trouble": None}
 STALLED = WRITER | {"queued_events": 7, "idle_ms": STALLED_AFTER_MS + 1}
 WELL: dict[str, Any] = {
-    "at_s": 1_795_461_600.25,
     "redis_up": True,
     "postgres_up": True,
     "warnings": [],
@@ -22,7 +27,7 @@ WELL: dict[str, Any] = {
 
 
 def test_all_is_well() -> None:
-    assert overall_health(WELL) == {
+    assert overall_health(WELL, now_s=NOW_S) == {
         "timestamp": "2026-11-23T19:20:00.250Z",
         "overall": "healthy",
         "components": {
@@ -53,7 +58,7 @@ def test_all_is_well() -> None:
             "unhealthy",
             "a gap in the log of partition 2, 7",
         ),
-        ({"shards": [SHARD | {"dedup_evicted_early": 3}]}, "shards", "degraded", "forgotten"),
+        ({"shards": [SHARD | {"dedup_effective_ms": 9_000}]}, "shards", "degraded", "forgotten"),
         ({"writers": [WRITER, None]}, "writers", "degraded", "a writer does not answer"),
         ({"writers": [WRITER | {"trouble": "slow"}]}, "writers", "degraded", "slow"),
         ({"writers": [STALLED]}, "writers", "unhealthy", "writer-0 makes no progress"),
@@ -68,7 +73,7 @@ def test_all_is_well() -> None:
 def test_the_whole_is_as_well_as_its_worst_part(
     change: dict[str, Any], component: str, status: str, word: str
 ) -> None:
-    health = overall_health(WELL | change)
+    health = overall_health(WELL | change, now_s=NOW_S)
 
     assert health["overall"] == status
     assert health["components"][component]["status"] == status
@@ -80,28 +85,28 @@ def test_the_whole_is_as_well_as_its_worst_part(
 def test_a_writer_that_has_nothing_to_do_does_not_stand_still() -> None:
     idle = WRITER | {"idle_ms": 10**9}
 
-    assert overall_health(WELL | {"writers": [idle]})["overall"] == "healthy"
+    assert overall_health(WELL | {"writers": [idle]}, now_s=NOW_S)["overall"] == "healthy"
 
 
 def test_a_backlog_is_no_stall_while_postgres_is_away_or_progress_is_made() -> None:
     """Ingest goes on into the log, so the service is degraded, and a 503 would be wrong."""
-    away = overall_health(WELL | {"writers": [STALLED], "postgres_up": False})
+    away = overall_health(WELL | {"writers": [STALLED], "postgres_up": False}, now_s=NOW_S)
     busy = STALLED | {"idle_ms": STALLED_AFTER_MS}
 
     assert away["overall"] == "degraded"
     assert away["components"]["writers"]["queued"] == 7
-    assert overall_health(WELL | {"writers": [busy, busy]})["overall"] == "healthy"
+    assert overall_health(WELL | {"writers": [busy, busy]}, now_s=NOW_S)["overall"] == "healthy"
 
 
 def test_two_troubles_are_as_bad_as_the_worse() -> None:
-    both = overall_health(WELL | {"warnings": ["no AOF"], "shards": [None]})
+    both = overall_health(WELL | {"warnings": ["no AOF"], "shards": [None]}, now_s=NOW_S)
 
     assert both["overall"] == "unhealthy"
     assert both["components"]["redis"]["status"] == "degraded"
 
 
 def test_a_supervisor_that_does_not_answer_is_a_reason_to_look() -> None:
-    health = overall_health(None)
+    health = overall_health(None, now_s=NOW_S)
 
     assert health["overall"] == "degraded"
     assert health["components"]["supervisor"]["error"] == "it does not answer"

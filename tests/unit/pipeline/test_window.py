@@ -135,7 +135,9 @@ def test_what_is_over_costs_no_memory() -> None:
     window.expire(NOW_MS + 2399)
     assert len(window) == 100
 
-    window.expire(NOW_MS + 100 + POLICY.longest_ms * (1 + 1 // BUCKETS_PER_WINDOW) + 300)
+    window.expire(
+        NOW_MS + 100 + POLICY.longest_ms * (BUCKETS_PER_WINDOW + 2) // BUCKETS_PER_WINDOW + 1
+    )
     assert len(window) == 0
     assert window.evicted_early == 0
     assert window.effective_ms(NOW_MS + 10_000) == POLICY.longest_ms

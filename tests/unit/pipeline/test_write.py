@@ -28,10 +28,10 @@ def logs(draw: st.DrawFn, *, abandoned: bool = False) -> list[Entry]:
     entries: list[Entry] = []
     number = draw(st.integers(1, 5))
     for batches in draw(st.lists(st.integers(0, 4), min_size=1, max_size=4)):
-        if abandoned and draw(st.booleans()):
+        previous = entries[-1].id if entries else ORIGIN
+        for _ in range(draw(st.integers(0, 2)) if abandoned else 0):
             entries.append(entry(number, 0, MARKER))
             number += 1
-        previous = entries[-1].id if entries else ORIGIN
         entries += epoch(number, batches, previous)
         number += draw(st.integers(1, 1000))
     return entries
@@ -91,6 +91,16 @@ def test_entries_in_another_order_are_noticed(entries: list[Entry], data: st.Dat
     swapped[place], swapped[later] = swapped[later], swapped[place]
 
     assert place <= follow(swapped) < len(swapped)
+
+
+def test_what_is_lost_before_a_marker_that_was_given_up_is_noticed() -> None:
+    """A takeover that dies between marker and chain must not hide it."""
+    first = epoch(1, 3, ORIGIN)
+    given_up = [entry(2, 0, MARKER), entry(3, 0, MARKER)]
+    after = epoch(4, 1, EntryId(1, 4))
+
+    assert follow(first + given_up + after) == 10
+    assert follow(first[:-1] + given_up + after) == 7
 
 
 def test_a_whole_epoch_that_is_missing_is_noticed_by_the_next_chain() -> None:
