@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from ray_tracking.actors.clock import Clock, steady_clock
+from ray_tracking.actors.tasks import wanted
 from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.admit import (
@@ -220,7 +221,7 @@ class Shard:
 
     async def _append_loop(self) -> None:
         try:
-            while True:
+            while wanted():
                 await self._wait_for_work()
                 repeats = [a for p in self._partitions.values() for a in p.repeats()]
                 now_ms = self._clock()
@@ -310,7 +311,7 @@ class Shard:
 
     async def _housekeeping_loop(self) -> None:
         due_ms = 0
-        while True:
+        while wanted():
             await asyncio.sleep(_HOUSEKEEPING_S)
             now_ms = self._clock()
             for partition in self._partitions.values():

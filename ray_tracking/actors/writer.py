@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from ray_tracking.actors.clock import Clock, steady_clock
+from ray_tracking.actors.tasks import wanted
 from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.append import BadEntry, Entry, EntryId, Kind
@@ -122,7 +123,8 @@ class Pump:
         self._draining = True
         reads = self._reads
         # The read that is under way may have begun before the last append.
-        while self._queue or self._flushing or self._reads < reads + 2 or not self._at_end:
+        # A marker without a chain stays in the queue: its takeover may never be completed.
+        while self.queued_events or self._flushing or self._reads < reads + 2 or not self._at_end:
             await self._wait_for_change(_DRAIN_BLOCK_MS)
 
     async def close(self) -> None:
@@ -135,7 +137,7 @@ class Pump:
 
     async def _read_loop(self) -> None:
         attempt = 0
-        while True:
+        while wanted():
             while self.queued_bytes >= self._policy.max_queue_bytes:
                 await self._wait_for_change(None)
             if self._stuck and self._clock() >= self._look_again_ms:

@@ -17,6 +17,8 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+import structlog
+
 from ray_tracking.errors import Unavailable
 from ray_tracking.pipeline.admit import RETRY_AFTER_S
 from ray_tracking.pipeline.gather import (
@@ -32,6 +34,9 @@ from ray_tracking.pipeline.route import Submission
 ShardCall = Callable[[int, bytes], Awaitable[bytes]]
 
 _REPEAT_AFTER_S = 0.1
+
+log = structlog.get_logger("ray_tracking.gatherer")
+
 _UNAVAILABLE = Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
 
 
@@ -129,13 +134,14 @@ class Gatherer:
                 await asyncio.sleep(wait_s)
             self._last_call_s[shard] = time.monotonic()
             tickets = self._next_call(queue)
+            outcomes = None
             try:
                 outcomes = await self._ask(shard, tickets)
             except Exception:
-                # Whatever it was, nobody may wait for ever; it is the caller's 503.
-                self._answer(tickets, None)
-                raise
-            self._answer(tickets, outcomes)
+                # Whatever it was, nobody may wait for ever; it is the callers' 503.
+                log.exception("call to a shard failed", shard=shard)
+            finally:
+                self._answer(tickets, outcomes)
 
     def _next_call(self, queue: deque[_Ticket]) -> list[_Ticket]:
         tickets = [queue.popleft()]
