@@ -14,7 +14,7 @@ from benchmarks.lab import Lab
 from benchmarks.service import Service
 from ray_tracking.settings import Settings
 
-BENCHES = ("single", "batch")
+BENCHES = ("single", "batch", "failover")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

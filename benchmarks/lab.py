@@ -97,11 +97,11 @@ class Lab:
         Raises:
             SystemExit: There are more rows than events, or fewer after two minutes.
         """
-        before = await self._rows()
+        before = await self.rows()
         result = await self.send(self.service.port, path, **shape)
         answered_s = time.perf_counter()
         rows = result.statuses.get(accepted, 0) * (shape.get("batch") or 1)
-        while (found := await self._rows() - before) < rows:
+        while (found := await self.rows() - before) < rows:
             if time.perf_counter() > answered_s + _DRAIN_S:
                 raise SystemExit(f"{rows:,} events are acknowledged, and {found:,} are rows")
             await asyncio.sleep(0.02)
@@ -118,10 +118,10 @@ class Lab:
             SystemExit: It was not.
         """
         counted = await self.database.fetchval("SELECT count(*) FROM events")
-        if counted != (said := await self._rows()):
+        if counted != (said := await self.rows()):
             raise SystemExit(f"the positions stand for {said:,} rows, but there are {counted:,}")
 
-    async def _rows(self) -> int:
+    async def rows(self) -> int:
         """Rows ever committed, from the positions: cheap, and moved with the rows."""
         total: int = await self.database.fetchval("SELECT sum(rows_total) FROM log_positions")
         return total

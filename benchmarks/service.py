@@ -69,6 +69,12 @@ class Service:
             raise SystemExit(f"the service ended with exit code {code}:\n{self._tail()}")
         self._folder.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """The process that everything else is below."""
+        assert self._process is not None
+        return self._process.pid
+
     async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
         async with aiohttp.ClientSession() as session, asyncio.timeout(_START_S):
             while True:

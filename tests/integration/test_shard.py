@@ -279,16 +279,20 @@ async def test_of_two_contenders_one_wins_every_lane_and_the_other_ends(
     stack: Stack, ahead_ms: int
 ) -> None:
     now_ms = time.time_ns() // 1_000_000
+    campaign = stack.campaign_in(0)
     first = await stack.shard(clock=lambda: now_ms)
-    sent = [stack.event(), stack.event("EMAIL_BOUNCE")]
+    sent = [
+        stack.event(campaignId=campaign),
+        stack.event("EMAIL_BOUNCE", campaignId=campaign),
+    ]
     await first.submit(*sent)
     contenders = [
-        await stack.shard(name, start=False, clock=lambda at=at: at)  # type: ignore[misc]
+        await stack.shard(name, partitions=[0], start=False, clock=lambda at=at: at)
         for name, at in (("a", now_ms + 10_000), ("b", now_ms + 10_000 + ahead_ms))
     ]
 
     started = await asyncio.gather(*[o.shard.start() for o in contenders], return_exceptions=True)
-    late = [stack.event() for _ in contenders]
+    late = [stack.event(campaignId=campaign) for _ in contenders]
     outcomes = [
         (await owner.submit(event))[0].verdict if error is None else None
         for owner, event, error in zip(contenders, late, started, strict=True)
@@ -296,17 +300,13 @@ async def test_of_two_contenders_one_wins_every_lane_and_the_other_ends(
 
     assert outcomes.count(ACCEPTED) == 1
     winner = outcomes.index(ACCEPTED)
-    loser = contenders[1 - winner]
     assert isinstance(started[1 - winner], Fenced) or outcomes[1 - winner] is UNAVAILABLE
-    assert loser.died is not None
+    assert contenders[1 - winner].died is not None
     assert contenders[winner].died is None
-    ends = {
-        (await stack.entries(partition, lane))[-1].id.epoch
-        for partition in range(stack.partitions)
-        for lane in (HIGH, NORMAL, PARKED)
-    }
+    ends = {(await stack.entries(0, lane))[-1].id.epoch for lane in (HIGH, NORMAL, PARKED)}
     assert len(ends) == 1
     await assert_logged_once(stack, *sent, late[winner])
+    assert (await stack.batches(0))[-1].header.total == 2
 
 
 async def test_a_takeover_that_was_cut_off_keeps_the_running_totals(stack: Stack) -> None:

@@ -1,0 +1,76 @@
+"""How long a killed actor is away: from ``kill -9`` to the next acknowledged event or row."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import aiohttp
+import psutil
+
+from benchmarks.lab import Figure, Lab
+
+FIGURES = (
+    Figure("killed shard, until acknowledged", "ms"),
+    Figure("killed writer, until a row", "ms"),
+)
+
+_CAMPAIGNS = 12
+_WITHIN_S = 30
+
+
+async def run(lab: Lab) -> dict[str, float]:
+    """Kill one of each, and watch from outside."""
+    async with aiohttp.ClientSession() as session:
+        await _send_all(lab, session)
+        killed_s = _kill("ray::ShardActor", lab.service.pid)
+        await _send_all(lab, session)
+        acknowledged_s = time.perf_counter()
+        before = await lab.rows()
+        written_from_s = _kill("ray::WriterActor", lab.service.pid)
+        await _send_all(lab, session)
+        await _wait_for_rows(lab, before)
+        row_s = time.perf_counter()
+    return {
+        "killed shard, until acknowledged": (acknowledged_s - killed_s) * 1000,
+        "killed writer, until a row": (row_s - written_from_s) * 1000,
+    }
+
+
+async def _wait_for_rows(lab: Lab, before: int) -> None:
+    deadline_s = time.perf_counter() + _WITHIN_S
+    while True:
+        if await lab.rows() > before or time.perf_counter() > deadline_s:
+            return
+        await asyncio.sleep(0.01)
+
+
+def _kill(title: str, parent: int) -> float:
+    """Kill the first actor with that title below a process; when it was."""
+    for process in psutil.Process(parent).children(recursive=True):
+        if " ".join(process.cmdline()).startswith(title):
+            os.kill(process.pid, signal.SIGKILL)
+            return time.perf_counter()
+    raise SystemExit(f"there is no {title}")
+
+
+async def _send_all(lab: Lab, session: aiohttp.ClientSession) -> None:
+    """One event of each of several campaigns, each until it is acknowledged."""
+    async with asyncio.timeout(_WITHIN_S):
+        for campaign in range(_CAMPAIGNS):
+            event = {
+                "eventType": "EMAIL_OPEN",
+                "eventData": {
+                    "campaignId": f"failover-{campaign}",
+                    "leadId": f"lead-{time.perf_counter_ns()}",
+                    "emailId": "mail",
+                    "timestamp": "2026-11-01T09:00:00Z",
+                },
+            }
+            while True:
+                async with session.post(f"{lab.service.url}/events", json=event) as answer:
+                    if answer.status == 202:
+                        break
+                await asyncio.sleep(0.05)
