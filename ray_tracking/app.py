@@ -8,7 +8,6 @@ into it. For that the annotation must be a class, not a string: no
 
 import asyncio
 import time
-from importlib import import_module
 from typing import Any
 
 from ray import serve
@@ -17,17 +16,16 @@ from ray.serve.handle import DeploymentHandle
 
 from ray_tracking.actors.clients import ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
-from ray_tracking.errors import SettingsError
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener
 from ray_tracking.http.ports import Ports
-from ray_tracking.pipeline.enrich import load_rules
+from ray_tracking.pipeline import enrich
 from ray_tracking.pipeline.gather import GatherPolicy
 from ray_tracking.pipeline.health import overall_health, readiness
 from ray_tracking.pipeline.route import Router
-from ray_tracking.pipeline.validate import Rule
 from ray_tracking.settings import Settings
+from ray_tracking.sources.rules import load_rules
 from ray_tracking.sources.tokens import TokenKeys
 from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.queries import Queries
@@ -80,7 +78,7 @@ class IngressReplica:
                 linger_s=min(_LINGER_S, settings.buffer_flush_interval_ms / 1000),
             ),
         )
-        load_rules()
+        enrich.load_rules()
         self._app = App(
             Ports(
                 settings=settings,
@@ -91,7 +89,7 @@ class IngressReplica:
                 geo=GeoTable(settings.geo_database),
                 health=self._health,
                 ready=self._ready,
-                rules=load_validation_rules(settings),
+                rules=load_rules(settings.validation_rules),
             )
         )
         if settings.listener == "replica":
@@ -150,26 +148,6 @@ Ingress = serve.deployment(
 )(serve.ingress()(IngressReplica))
 
 
-def load_validation_rules(settings: Settings) -> list[Rule]:
-    """
-    The user's own rules, by their dotted paths.
-
-    Raises:
-        SettingsError: If one cannot be imported or is not callable.
-    """
-    rules: list[Rule] = []
-    for path in settings.validation_rules:
-        module, _, name = path.partition(":")
-        try:
-            rule = getattr(import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise SettingsError(f"validation_rules: {path!r} cannot be imported: {error}") from None
-        if not callable(rule):
-            raise SettingsError(f"validation_rules: {path!r} is not a function")
-        rules.append(rule)
-    return rules
-
-
 def build(settings: Settings) -> Application:
     """
     The application, from the ``args`` of the Serve YAML.
@@ -178,7 +156,7 @@ def build(settings: Settings) -> Application:
         SettingsError: If a setting is unknown or impossible.
     """
     settings = settings.with_environment()
-    load_validation_rules(settings)
+    load_rules(settings.validation_rules)
     ingress = Ingress
     if not settings.autoscaling:
         ingress = ingress.options(num_replicas=settings.ingress_replica_count)

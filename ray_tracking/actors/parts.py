@@ -23,8 +23,9 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from ray_tracking import __version__
 from ray_tracking.actors.clients import NAMESPACE
+from ray_tracking.actors.pump import WriterConfig
 from ray_tracking.actors.shard import Shard, ShardConfig
-from ray_tracking.actors.writer import Writer, WriterConfig
+from ray_tracking.actors.writer import Writer
 from ray_tracking.errors import LogUnavailable
 from ray_tracking.pipeline.admit import AdmissionPolicy
 from ray_tracking.pipeline.rate import RatePolicy

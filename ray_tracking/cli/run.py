@@ -9,6 +9,7 @@ anything is started.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import shutil
 import signal
@@ -32,6 +33,8 @@ from ray_tracking.settings.environment import set_ray_defaults
 from ray_tracking.settings.masking import mask_url
 
 APPLICATION = "tracking"
+#: Serve says nothing of what goes well; our own lines are few and say what matters.
+_QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 
 @click.command()
@@ -61,11 +64,11 @@ def check_before_start(settings: Settings) -> None:
     Raises:
         StartError: The port is taken, or a server that was named does not do.
     """
-    from ray_tracking.app import load_validation_rules
+    from ray_tracking.sources.rules import load_rules
     from ray_tracking.stores import database, log_setup
     from ray_tracking.stores.log import EventLog
 
-    load_validation_rules(settings)
+    load_rules(settings.validation_rules)
     _check_port(settings.host, settings.port)
 
     async def check_servers() -> None:
@@ -132,6 +135,7 @@ def _run(settings: Settings, stop: threading.Event) -> None:
 
     from ray_tracking.app import build
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     handlers = signal.getsignal(signal.SIGINT)
     context = ray.init(
         address="local",
@@ -147,7 +151,7 @@ def _run(settings: Settings, stop: threading.Event) -> None:
         serve.start(
             proxy_location="HeadOnly" if settings.listener == "serve" else "Disabled",
             http_options={"host": settings.host, "port": settings.port},
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            logging_config=_QUIET,
         )
         _deploy(serve, build(settings))
         supervisor = serve.get_deployment_handle("Supervisor", APPLICATION)
@@ -165,7 +169,7 @@ def _run(settings: Settings, stop: threading.Event) -> None:
 
 def _deploy(serve: Any, application: Any) -> None:
     try:
-        serve.run(application, name=APPLICATION, route_prefix="/")
+        serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
     except RuntimeError as error:
         raise StartError(_reason(serve, str(error))) from None
 

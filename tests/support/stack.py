@@ -8,18 +8,23 @@ told to fail or to hang as the real one does.
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import aiohttp
 import asyncpg
+import orjson
 from redis.asyncio import Redis
+from yarl import URL
 
 from ray_tracking.actors.clock import Clock
+from ray_tracking.actors.pump import WriterConfig
 from ray_tracking.actors.shard import Shard, ShardConfig
-from ray_tracking.actors.writer import Writer, WriterConfig
+from ray_tracking.actors.writer import Writer
 from ray_tracking.errors import Unavailable
 from ray_tracking.events import LANES
 from ray_tracking.http.app import App
@@ -105,25 +110,88 @@ class Scribe:
         await self.writer.close()
 
 
-class Service:
-    """The HTTP app on a port, and a client of it."""
+class Answer(NamedTuple):
+    """What a client got."""
 
-    def __init__(self, app: App, listener: Listener, gatherer: Gatherer, queries: Queries) -> None:
-        self.app = app
-        self.listener = listener
-        self.gatherer = gatherer
-        self.queries = queries
-        self.client: aiohttp.ClientSession
-        self.port = 0
-        self.tokens: TokenKeys
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, which says that it is JSON and is."""
+        assert self.headers["Content-Type"] == "application/json"
+        return json.loads(self.body)
+
+
+class Service:
+    """
+    The HTTP app on a port, and a client of it.
+
+    Args:
+        ports: What the app works with.
+        port: Where it listens.
+    """
+
+    def __init__(self, ports: Ports, port: int) -> None:
+        self.ports = ports
+        self.app = App(ports)
+        self.listener = Listener(self.app, "127.0.0.1", port)
+        self.url = f"http://127.0.0.1:{port}"
+        self.port = port
+        self.client = aiohttp.ClientSession(auto_decompress=False)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """
+        One request. The path goes out as it is written; redirects are not followed.
+
+        Args:
+            method: Such as ``GET``.
+            path: With query, if there is one.
+            json: Sent as JSON, with its header.
+            body: Sent as it is, without any header that is not given; an async
+                iterator is sent in chunks.
+            headers: More of them.
+        """
+        given = dict(headers or {})
+        if json is not None:
+            body = orjson.dumps(json)
+            given.setdefault("Content-Type", "application/json")
+        if isinstance(body, bytes):
+            body = io.BytesIO(body)  # aiohttp warns of large ones otherwise
+        async with self.client.request(
+            method,
+            URL(self.url + path, encoded=True),
+            data=body,
+            headers=given,
+            skip_auto_headers=("Content-Type", "User-Agent"),
+            allow_redirects=False,
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def get(self, path: str, **more: Any) -> Answer:
+        """``GET``."""
+        return await self.call("GET", path, **more)
+
+    async def post(self, path: str, value: Any = None, **more: Any) -> Answer:
+        """``POST`` of a value as JSON, or of a body."""
+        return await self.call("POST", path, json=value, **more)
 
     async def close(self) -> None:
         """As a replica ends."""
         await self.client.close()
         await self.listener.stop()
         await self.app.tracking.drain()
-        await self.gatherer.drain()
-        await self.queries.close()
+        await self.ports.gatherer.drain()
+        await self.ports.queries.close()
 
 
 class Stack:
@@ -148,8 +216,10 @@ class Stack:
         self.scribes: list[Scribe] = []
         self.services: list[Service] = []
         self.proxies: list[Proxy] = []
-        #: Ingress cannot reach the shards.
-        self.unreachable = False
+        #: Shards that ingress cannot reach, by index.
+        self.unreachable: set[int] = set()
+        #: What a call from ingress to a shard raises that nobody expects.
+        self.fails_with: Exception | None = None
         #: Cleared: calls from ingress to the shards do not come back.
         self.answering = asyncio.Event()
         self.answering.set()
@@ -283,34 +353,28 @@ class Stack:
             GatherPolicy(max_buffered_events=chosen.max_buffer_size),
             patience_s,
         )
-        queries = await Queries.open(database_url or self.database_url, self.schema)
-        tokens = TokenKeys([TOKEN_SECRET])
-        app = App(
-            Ports(
-                settings=chosen,
-                gatherer=gatherer,
-                router=Router(self.partitions, events.SECRET),
-                tokens=tokens,
-                queries=queries,
-                geo=GeoTable(),
-                health=self._health,
-                ready=self._ready,
-                rules=rules,
-            )
+        ports = Ports(
+            settings=chosen,
+            gatherer=gatherer,
+            router=Router(self.partitions, events.SECRET),
+            tokens=TokenKeys([TOKEN_SECRET]),
+            queries=await Queries.open(database_url or self.database_url, self.schema),
+            geo=GeoTable(),
+            health=self._health,
+            ready=self._ready,
+            rules=rules,
         )
-        port = _free_port()
-        service = Service(app, Listener(app, "127.0.0.1", port), gatherer, queries)
-        service.tokens = tokens
-        service.port = port
-        service.client = aiohttp.ClientSession(f"http://127.0.0.1:{port}", auto_decompress=False)
+        service = Service(ports, _free_port())
         self.services.append(service)
         await service.listener.start()
         return service
 
     async def _call(self, index: int, blob: bytes) -> bytes:
         """What Ray does between ingress and shard."""
-        if self.unreachable:
+        if index in self.unreachable:
             raise Unavailable(f"shard {index} cannot be reached")
+        if self.fails_with is not None:
+            raise self.fails_with
         await self.answering.wait()
         return await self.owners[f"shard-{index}"].shard.submit(blob)
 
