@@ -91,8 +91,9 @@ def _starlette(ports: Ports) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/campaigns/{campaign_id}/stats", query.stats),
-            Route("/campaigns/{campaign_id}/events", query.events),
+            # As a path: an id may hold a slash, which arrives here without its escape.
+            Route("/campaigns/{campaign_id:path}/stats", query.stats),
+            Route("/campaigns/{campaign_id:path}/events", query.events),
             Route("/livez", health.live),
             Route("/readyz", health.ready),
             Route("/health/tracking", health.health),

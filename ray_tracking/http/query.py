@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -16,6 +16,7 @@ from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.formulas import campaign_stats
 from ray_tracking.pipeline.receive import NDJSON
+from ray_tracking.pipeline.rows import encode_json
 from ray_tracking.stores.queries import Cursor, EventFilter
 from ray_tracking.stores.rows import StoreUnavailable
 
@@ -37,9 +38,11 @@ class Query:
     async def stats(self, request: Request) -> Response:
         """``GET /campaigns/{id}/stats``."""
         self._ports.access.require(request.scope, "read")
-        campaign_id = request.path_params["campaign_id"]
         try:
+            campaign_id = _read_campaign(request)
             counts = await self._ports.queries.stats(campaign_id)
+        except InvalidEvent as error:
+            return JSONResponse(answer.invalid(error), 422)
         except StoreUnavailable:
             return _database_away()
         return JSONResponse(campaign_stats(campaign_id, counts, as_of=datetime.now(UTC)))
@@ -47,8 +50,8 @@ class Query:
     async def events(self, request: Request) -> Response:
         """``GET /campaigns/{id}/events``: a page, or all of them as NDJSON."""
         self._ports.access.require(request.scope, "read")
-        campaign_id = request.path_params["campaign_id"]
         try:
+            campaign_id = _read_campaign(request)
             chosen, limit, after = _read_parameters(request)
         except InvalidEvent as error:
             return JSONResponse(answer.invalid(error), 422)
@@ -62,6 +65,19 @@ class Query:
         except StoreUnavailable:
             return _database_away()
         return JSONResponse({"items": items, "next": str(cursor) if cursor else None})
+
+
+def _read_campaign(request: Request) -> str:
+    """
+    The campaign in the path.
+
+    Raises:
+        InvalidEvent: If no text in Postgres can be it.
+    """
+    campaign_id: str = request.path_params["campaign_id"]
+    if "\0" in campaign_id:
+        raise InvalidEvent([("campaignId", "must not contain control characters")])
+    return campaign_id
 
 
 def _read_parameters(request: Request) -> tuple[EventFilter, int, Cursor | None]:
@@ -79,7 +95,7 @@ def _read_parameters(request: Request) -> tuple[EventFilter, int, Cursor | None]
     span = [_read_time(given.get(name), name, wrong) for name in ("from", "to")]
     limit = DEFAULT_LIMIT
     if (text := given.get("limit")) is not None:
-        if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT:
+        if re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= MAX_LIMIT:
             limit = int(text)
         else:
             wrong.append(("limit", f"must be a number from 1 to {MAX_LIMIT}"))
@@ -100,11 +116,12 @@ def _read_time(text: str | None, name: str, wrong: list[tuple[str, str]]) -> dat
     try:
         # A plus sign in a query string that nobody escaped arrives as a space.
         moment = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        wrong.append((name, "must be ISO 8601 with an offset or Z, such as 2026-11-23T19:00:00Z"))
-    return moment
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    wrong.append((name, "must be ISO 8601 with an offset or Z, such as 2026-11-23T19:00:00Z"))
+    return None
 
 
 async def _stream(pages: AsyncIterator[list[dict[str, Any]]]) -> Response:
@@ -117,7 +134,7 @@ async def _stream(pages: AsyncIterator[list[dict[str, Any]]]) -> Response:
     async def lines() -> AsyncIterator[bytes]:
         page: list[dict[str, Any]] | None = first
         while page:
-            yield b"".join(orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in page)
+            yield b"".join([encode_json(item) + b"\n" for item in page])
             page = await anext(pages, None)
 
     return StreamingResponse(lines(), media_type=NDJSON)

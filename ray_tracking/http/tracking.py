@@ -45,6 +45,7 @@ from ray_tracking.sources.tokens import ClickToken, OpenToken
 #: A transparent pixel, 43 bytes.
 GIF = base64.b64decode("R0lGODlhAQABAJAAAP8AAAAAACH5BAUQAAAALAAAAAABAAEAAAICBAEAOw==")
 MAX_LINKS = 1000
+_MAX_FIELDS = 64
 
 _PIXEL_HEADERS: Headers = [
     (b"content-type", b"image/gif"),
@@ -243,7 +244,10 @@ def _token(scope: Scope, prefix: str) -> str:
     path: str = scope["path"]
     if path.startswith(prefix):
         return path.removeprefix(prefix)
-    query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=16)
+    try:
+        query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        return ""  # more than anybody adds to a link
     token: str = query.get("t", [""])[0]
     return token
 

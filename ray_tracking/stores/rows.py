@@ -234,6 +234,8 @@ _UNCLEAR = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    # The end of a session that arrives between two queries leaves asyncpg in no state.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.IdleInTransactionSessionTimeoutError,
