@@ -46,6 +46,10 @@ async def _ask(base: str, api_key: str | None) -> dict[str, Any]:
             session.get(f"{base}/health/tracking") as answer,
         ):
             body: dict[str, Any] = await answer.json()
+    except aiohttp.ClientConnectorError:
+        raise Unavailable(
+            f"nothing listens at {base}: is it running, and is --url right?"
+        ) from None
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise Unavailable(f"{base} does not answer: {error}") from None
     if "overall" not in body:
