@@ -333,6 +333,35 @@ async def test_a_commit_that_nobody_answered_counts_once(stack: Stack, fault: Fa
     assert scribe.died is None
 
 
+async def test_a_commit_that_arrives_after_it_was_given_up_counts_once(stack: Stack) -> None:
+    """The position says "not yet" when it is asked, and moves before the flush is repeated."""
+    owner = await stack.shard()
+    proxy, url = await stack.postgres_proxy()
+    scribe = await stack.writer(database_url=url)
+    acknowledged = await submit(owner, stack.event())
+    await assert_rows_are(stack, acknowledged)
+    proxy.strike(b"COMMIT", Fault.HOLD_REQUEST)
+    acknowledged |= await submit(owner, stack.event())
+    await proxy.struck()
+    proxy.hang_up()
+    # The repeated flush waits for the row that the first still holds.
+    await eventually(lambda: stack.sql(_WAITING_FOR_A_ROW))
+
+    proxy.release()
+
+    reason = await eventually(lambda: scribe.died)
+    assert "position is not where it was left" in reason
+    await stack.writer()
+    acknowledged |= await submit(owner, stack.event())
+    await assert_rows_are(stack, acknowledged)
+
+
+_WAITING_FOR_A_ROW = (
+    "SELECT 1 FROM pg_stat_activity "
+    "WHERE application_name LIKE 'writer-0-%' AND wait_event_type = 'Lock'"
+)
+
+
 async def test_a_network_that_died_without_a_word_is_given_up(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ class Proxy:
     def __init__(self, reach: Callable[[], Awaitable[Streams]]) -> None:
         self._reach = reach
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._fault: tuple[bytes, Fault] | None = None
         self._then_refuse = False
@@ -93,8 +93,13 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset every connection."""
-        for writer in list(self._writers):
-            writer.transport.abort()
+        for connection in list(self._connections):
+            connection.cut()
+
+    def hang_up(self) -> None:
+        """Reset the clients' halves; what was held still gets to the server."""
+        for connection in list(self._connections):
+            connection.client.transport.abort()
 
     def refuse(self) -> None:
         """Let nobody connect any more; connections that are there stay."""
@@ -113,18 +118,17 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        connection = _Connection()
         with contextlib.suppress(OSError, asyncio.CancelledError):
             server_reader, server_writer = await self._reach()
-            connection.writers = (writer, server_writer)
-            self._writers.update(connection.writers)
+            connection = _Connection(writer, server_writer)
+            self._connections.add(connection)
             try:
                 await asyncio.gather(
                     self._questions(reader, server_writer, connection),
                     self._answers(server_reader, writer, connection),
                 )
             finally:
-                self._writers.difference_update(connection.writers)
+                self._connections.discard(connection)
                 server_writer.close()
         writer.close()
         self._tasks.discard(task)
@@ -182,18 +186,23 @@ class Proxy:
     def _cut(self, connection: _Connection) -> None:
         if self._then_refuse:
             self.refuse()
-        for writer in connection.writers:
-            writer.transport.abort()
+        connection.cut()
         self._struck.set()
 
 
 class _Connection:
     """One client's, and the server's half of it."""
 
-    def __init__(self) -> None:
-        self.writers: tuple[asyncio.StreamWriter, ...] = ()
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.client = client
+        self.server = server
         self.loses_reply = False
         self.is_dead = False
+
+    def cut(self) -> None:
+        """Reset both halves."""
+        self.client.transport.abort()
+        self.server.transport.abort()
 
 
 async def before_valkey(url: str) -> tuple[Proxy, str]:

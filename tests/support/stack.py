@@ -17,7 +17,6 @@ from uuid import uuid4
 
 import aiohttp
 import asyncpg
-import orjson
 from redis.asyncio import Redis
 from yarl import URL
 
@@ -146,7 +145,7 @@ class Service:
         method: str,
         path: str,
         *,
-        json: Any = None,
+        value: Any = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -156,14 +155,14 @@ class Service:
         Args:
             method: Such as ``GET``.
             path: With query, if there is one.
-            json: Sent as JSON, with its header.
+            value: Sent as JSON, with its header.
             body: Sent as it is, without any header that is not given; an async
                 iterator is sent in chunks.
             headers: More of them.
         """
         given = dict(headers or {})
-        if json is not None:
-            body = orjson.dumps(json)
+        if value is not None:
+            body = json.dumps(value).encode()
             given.setdefault("Content-Type", "application/json")
         if isinstance(body, bytes):
             body = io.BytesIO(body)  # aiohttp warns of large ones otherwise
@@ -183,7 +182,7 @@ class Service:
 
     async def post(self, path: str, value: Any = None, **more: Any) -> Answer:
         """``POST`` of a value as JSON, or of a body."""
-        return await self.call("POST", path, json=value, **more)
+        return await self.call("POST", path, value=value, **more)
 
     async def close(self) -> None:
         """As a replica ends."""

@@ -93,7 +93,7 @@ def test_it_has_every_route_of_the_app_and_nothing_else(app: App) -> None:
     routes |= {f"{prefix}{{token}}": route[1] for prefix, route in app._prefixed}
     # Starlette answers HEAD wherever it answers GET, as everybody expects.
     for route in cast(Any, app._rest.routes):
-        routes[route.path] = frozenset(route.methods) - {"HEAD"}
+        routes[route.path_format] = frozenset(route.methods) - {"HEAD"}
 
     described = {
         path: frozenset(method.upper() for method in item)
