@@ -61,11 +61,12 @@ class Writer:
                 for pump in self._pumps:
                     group.create_task(pump.run())
         except* Fenced as fenced:
-            log.error("writer ends", writer=self._config.name, reason=str(fenced.exceptions[0]))
-            self._die(str(fenced.exceptions[0]))
+            reason = str(_innermost(fenced))
+            log.error("writer ends", writer=self._config.name, reason=reason)
+            self._die(reason)
         except* Exception as failed:
             log.exception("writer failed", writer=self._config.name)
-            self._die(str(failed.exceptions[0]))
+            self._die(str(_innermost(failed)))
 
     async def drain(self) -> None:
         """Return when all that stands in the log has become rows."""
@@ -91,3 +92,10 @@ class Writer:
             "idle_ms": now_ms - max((pump.progress_ms for pump in self._pumps), default=now_ms),
             "trouble": next((pump.trouble for pump in self._pumps if pump.trouble), None),
         }
+
+
+def _innermost(error: Exception) -> Exception:
+    """The first error of groups within groups."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
