@@ -323,6 +323,9 @@ class Shard:
                     await self._trim()
             except LogUnavailable:
                 continue
+            except Exception:
+                # Without this loop nothing expires and nothing is trimmed: it goes on.
+                log.exception("housekeeping failed", shard=self._config.name)
 
     async def _trim(self) -> None:
         stored = await self._positions.read()

@@ -96,6 +96,8 @@ class RowWriter:
         self._url = url
         self._schema = schema
         self._name = name
+        # With the schema, because two deployments may share a database; Postgres cuts at 63.
+        self._session_name = f"{name} {schema}"[:63]
         self._partitions = sorted({partition for partition, _ in wheres})
         self._lanes = [LANES[lane] for lane in sorted({lane for _, lane in wheres})]
         self._epochs: dict[Where, int] = {}
@@ -110,7 +112,7 @@ class RowWriter:
             StoreUnavailable: If Postgres does not answer.
         """
         async with self._session() as connection:
-            await connection.fetch(_END_PREDECESSORS, self._name)
+            await connection.fetch(_END_PREDECESSORS, self._session_name)
             rows = await connection.fetch(_TAKE_OVER, self._partitions, self._lanes)
         return self._read_positions(rows, learn=True)
 
@@ -191,7 +193,7 @@ class RowWriter:
     async def _connected(self) -> asyncpg.Connection[Any]:
         if self._connection is None or self._connection.is_closed():
             try:
-                self._connection = await connect(self._url, self._schema, self._name)
+                self._connection = await connect(self._url, self._schema, self._session_name)
             except (*_UNCLEAR, asyncpg.PostgresError) as error:
                 raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         return self._connection
