@@ -10,7 +10,6 @@ Every error that ray_tracking raises on purpose:
         * UnsupportedMedia        415
         * InvalidEvent            422
     * Unavailable             we can mend it; the sender should come again
-        * Overloaded              503
         * LogUnavailable          503
     * Fenced                  another owner has taken over; this one must stop
 """
@@ -98,12 +97,6 @@ class Unavailable(TrackingError):
 
     code = "unavailable"
     status = 503
-
-
-class Overloaded(Unavailable):
-    """A buffer or the log is full."""
-
-    code = "overloaded"
 
 
 class LogUnavailable(Unavailable):

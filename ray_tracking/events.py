@@ -33,6 +33,7 @@ class EventType(StrEnum):
 #: Code of each type in the log's headers.
 TYPE_CODES = {event_type: code for code, event_type in enumerate(EventType)}
 TYPES_BY_CODE = tuple(EventType)
+TYPES_BY_NAME = {event_type.value: event_type for event_type in EventType}
 
 #: Always realtime: they overtake the backlog.
 HIGH_PRIORITY_TYPES = frozenset(

@@ -82,7 +82,6 @@ class Shard:
         self._starting: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
-        self._verified = True
         self._blocked: set[int] = set()
 
     # -- life ----------------------------------------------------------------

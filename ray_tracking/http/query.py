@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ray_tracking.errors import InvalidEvent
-from ray_tracking.events import EventType
+from ray_tracking.events import TYPES_BY_NAME, EventType
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.formulas import campaign_stats
@@ -90,7 +90,7 @@ def _read_parameters(request: Request) -> tuple[EventFilter, int, Cursor | None]
     given = request.query_params
     wrong: list[tuple[str, str]] = []
     event_type = given.get("type")
-    if event_type is not None and event_type not in EventType._value2member_map_:
+    if event_type is not None and event_type not in TYPES_BY_NAME:
         wrong.append(("type", f"is not one of {', '.join(EventType)}"))
     span = [_read_time(given.get(name), name, wrong) for name in ("from", "to")]
     limit = DEFAULT_LIMIT

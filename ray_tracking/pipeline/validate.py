@@ -25,6 +25,7 @@ from ray_tracking.events import (
     MAX_CUSTOM_BYTES,
     MAX_CUSTOM_LEVELS,
     MODELS,
+    TYPES_BY_NAME,
     Event,
     EventType,
     Metadata,
@@ -104,7 +105,7 @@ def validate_item(item: Any, *, now_s: float, rules: Sequence[Rule] = ()) -> Eve
 def item_type(item: Any) -> EventType | None:
     """The type that an item names, if it is one of ours."""
     name = item.get("eventType") if isinstance(item, dict) else None
-    return EventType._value2member_map_.get(name) if isinstance(name, str) else None  # type: ignore[return-value]
+    return TYPES_BY_NAME.get(name) if isinstance(name, str) else None
 
 
 def validate_data(
