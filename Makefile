@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS   ?=
 BENCH  ?=
 
-.PHONY: run test test-fast check fix bench lock clean
+.PHONY: run test test-fast check fix bench chaos lock clean
 
 run: $(READY)          ## Everything on this machine, until Ctrl-C. ARGS="--port 9000"
 	@exec $(VENV)/bin/ray-tracking run $(ARGS)
@@ -29,6 +29,9 @@ fix: $(READY)          ## Repair what can be repaired by itself
 
 bench: $(READY)        ## Figures beside their ceilings. BENCH=single for one
 	$(VENV)/bin/python -m benchmarks $(BENCH) $(ARGS)
+
+chaos: $(READY)        ## Kill everything, again and again. CHAOS_SECONDS=600 CHAOS_SEED=1
+	$(VENV)/bin/python -m tests.chaos
 
 lock:                  ## Renew the lock file; needs uv
 	uv lock --upgrade

@@ -8,6 +8,11 @@ is measured next to its ceilings, in turns, and printed as a fraction of them. T
 generator shares the machine with what it measures, for the figures and the ceilings
 alike.
 
-To add a bench: a module with ``FIGURES`` and an async ``run(lab)`` that returns their
-values, and a line in :mod:`benchmarks.__main__`.
+Every bench runs the real service and asks it over its public interface. Those of speed take
+turns on one service; those of bad days (``overload``, ``outage``) and of long ones
+(``memory``) have a service of their own.
+
+To add a bench: a module with ``FIGURES`` and an async ``run`` that returns their values, of a
+``Lab`` or, with a service of its own, of the ``Plan``; and its name in
+:mod:`benchmarks.__main__`.
 """

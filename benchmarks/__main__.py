@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from importlib import import_module
+from typing import Any
 
 import asyncpg
 import click
@@ -11,48 +13,76 @@ import click
 from benchmarks import report
 from benchmarks.ceilings import noop_servers
 from benchmarks.lab import Lab
-from benchmarks.service import Service
+from benchmarks.plan import Plan
+from benchmarks.service import LIMITS, Service
 from ray_tracking.settings import Settings
 
-BENCHES = ("single", "batch", "failover")
+#: These share a service and take turns, so that a bad minute does not fall on one alone.
+IN_TURNS = ("single", "batch", "failover", "priority")
+#: These take longer and have a service of their own, once each.
+ALONE = ("overload", "outage", "memory")
+
+#: For each bench its runs, and for each run the value of each figure.
+Found = dict[str, list[dict[str, float]]]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("names", nargs=-1, type=click.Choice(BENCHES))
-@click.option("--runs", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=5, show_default=True,
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.argument("names", nargs=-1, type=click.Choice(IN_TURNS + ALONE))
+@click.option("--runs", type=click.IntRange(1), default=3,
+              help="Of each bench that takes turns with others.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=5,
               help="Of each run, where a bench goes by time.")  # fmt: skip
-@click.option("--connections", type=click.IntRange(1), default=64, show_default=True)
-def main(names: tuple[str, ...], runs: int, seconds: float, connections: int) -> None:
+@click.option("--connections", type=click.IntRange(1), default=64)
+@click.option("--backlog", type=click.IntRange(1), default=500_000,
+              help="priority: opens that wait.")  # fmt: skip
+@click.option("--overload-seconds", "overload_s", type=click.FloatRange(1), default=60)
+@click.option("--outage-seconds", "outage_s", type=click.FloatRange(1), default=60,
+              help="Of each server.")  # fmt: skip
+@click.option("--memory-seconds", "memory_s", type=click.FloatRange(30), default=900)
+@click.option("--rate", type=click.FloatRange(1), default=500,
+              help="outage, memory: requests per second.")  # fmt: skip
+def main(names: tuple[str, ...], **plan: Any) -> None:
     """Measure a fresh service on this machine, beside its ceilings."""
-    asyncio.run(_run(names or BENCHES, runs, seconds, connections))
+    asyncio.run(_run(list(dict.fromkeys(names or IN_TURNS + ALONE)), Plan(**plan)))
 
 
-async def _run(names: tuple[str, ...], runs: int, seconds: float, connections: int) -> None:
-    about = {"commit": report.commit(), "machine": report.machine()}
-    modules = {name: import_module(f"benchmarks.{name}") for name in dict.fromkeys(names)}
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in modules}
-    replicas = Settings().ingress_replica_count
-    click.echo("starting the service", err=True)
-    async with Service({"ingress_replicas": replicas}) as service, noop_servers(replicas) as port:
-        database = await asyncpg.connect(service.database_url)
-        lab = Lab(service, port, database, seconds=seconds, connections=connections)
-        about["versions"] = report.versions(await database.fetchval("SHOW server_version"))
-        about["settings"] = service.settings | {"connections": connections, "seconds": seconds}
-        for warm_up in (port, service.port):
-            await lab.send(warm_up, "/events", seconds=1)
-        # Benches take turns, so that a bad minute does not fall on one of them alone.
-        for number in range(1, runs + 1):
-            for name, module in modules.items():
-                click.echo(f"run {number} of {runs}: {name}", err=True)
-                found[name].append(await module.run(lab))
-        await lab.check_rows()
-        await database.close()
-    click.echo("the service has stopped cleanly", err=True)
+async def _run(names: list[str], plan: Plan) -> None:
+    about = {
+        "commit": report.commit(),
+        "machine": report.machine(),
+        "versions": report.versions(),
+        "plan": asdict(plan),
+        "settings": LIMITS,
+    }
+    modules = {name: import_module(f"benchmarks.{name}") for name in names}
+    found: Found = {name: [] for name in names}
+    if in_turns := {name: modules[name] for name in names if name in IN_TURNS}:
+        await _take_turns(in_turns, plan, found)
+    for name in names:
+        if name in ALONE:
+            click.echo(name, err=True)
+            found[name].append(await modules[name].run(plan))
     benches = {name: (module.FIGURES, found[name]) for name, module in modules.items()}
     for name, (figures, values) in benches.items():
         click.echo(report.table(name, figures, values))
     click.echo(f"\n{report.save(benches, about)}")
+
+
+async def _take_turns(modules: dict[str, Any], plan: Plan, found: Found) -> None:
+    replicas = Settings().ingress_replica_count
+    click.echo("starting the service", err=True)
+    async with Service({"ingress_replicas": replicas}) as service, noop_servers(replicas) as port:
+        database = await asyncpg.connect(service.database_url)
+        lab = Lab(service, port, database, plan)
+        for warm_up in (port, service.port):
+            await lab.send(warm_up, "/events", seconds=1)
+        for number in range(1, plan.runs + 1):
+            for name, module in modules.items():
+                click.echo(f"run {number} of {plan.runs}: {name}", err=True)
+                found[name].append(await module.run(lab))
+        await lab.check_rows()
+        await database.close()
+    click.echo("the service has stopped cleanly", err=True)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+
+from ray_tracking.sources.tokens import TokenKeys
 
 CAMPAIGNS = 200
 _AGENT = (
@@ -64,3 +67,25 @@ class Requests:
             return self._head + self._item % (number % CAMPAIGNS, number, number, number)
         items = [self._item % (n % CAMPAIGNS, n, n, n) for n in range(number, number + self._batch)]
         return self._head + b"[" + b",".join(items) + b"]"
+
+
+class Pixels:
+    """
+    Requests of pixels, each of a mail of its own, minted as ``ray-tracking tokens`` does.
+
+    Args:
+        secret: The service's ``EMAIL_ENCRYPTION_KEY``.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self._keys = TokenKeys([secret])
+        self._minted_at_s = int(time.time())
+
+    def make(self, number: int) -> bytes:
+        """The request of the event with this number."""
+        campaign = f"bench-campaign-{number % CAMPAIGNS:03}"
+        token = self._keys.mint_open(
+            campaign, f"lead-{number:010}", f"mail-{number:010}", minted_at_s=self._minted_at_s
+        )
+        head = f"GET /pixel/{token}.gif HTTP/1.1\r\nHost: bench\r\nUser-Agent: {_AGENT}\r\n\r\n"
+        return head.encode()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 
 import aiohttp
-import psutil
 
+from benchmarks import processes
 from benchmarks.lab import Figure, Lab
 
 FIGURES = (
@@ -25,11 +23,11 @@ async def run(lab: Lab) -> dict[str, float]:
     """Kill one of each, and watch from outside."""
     async with aiohttp.ClientSession() as session:
         await _send_all(lab, session)
-        killed_s = _kill("ray::ShardActor", lab.service.pid)
+        killed_s = _kill(lab, "shard")
         await _send_all(lab, session)
         acknowledged_s = time.perf_counter()
         before = await lab.rows()
-        written_from_s = _kill("ray::WriterActor", lab.service.pid)
+        written_from_s = _kill(lab, "writer")
         await _send_all(lab, session)
         await _wait_for_rows(lab, before)
         row_s = time.perf_counter()
@@ -47,13 +45,12 @@ async def _wait_for_rows(lab: Lab, before: int) -> None:
         await asyncio.sleep(0.01)
 
 
-def _kill(title: str, parent: int) -> float:
-    """Kill the first actor with that title below a process; when it was."""
-    for process in psutil.Process(parent).children(recursive=True):
-        if " ".join(process.cmdline()).startswith(title):
-            os.kill(process.pid, signal.SIGKILL)
-            return time.perf_counter()
-    raise SystemExit(f"there is no {title}")
+def _kill(lab: Lab, kind: str) -> float:
+    """Kill the first process of a kind; when it was."""
+    for process in processes.find(lab.service, kind):
+        process.kill()
+        return time.perf_counter()
+    raise SystemExit(f"there is no {kind}")
 
 
 async def _send_all(lab: Lab, session: aiohttp.ClientSession) -> None:

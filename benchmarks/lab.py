@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -11,6 +12,7 @@ import asyncpg
 from benchmarks import load
 from benchmarks.ceilings import CopyCeiling
 from benchmarks.load import Order, Result
+from benchmarks.plan import Plan
 from benchmarks.service import Service
 
 _DRAIN_S = 120
@@ -37,8 +39,7 @@ class Lab:
         service: Under test.
         noop_port: Of the app that does nothing.
         database: A connection to the service's Postgres.
-        seconds: How long to send, where a bench goes by time.
-        connections: How many to send over.
+        plan: How much to send, and how.
     """
 
     def __init__(
@@ -46,17 +47,18 @@ class Lab:
         service: Service,
         noop_port: int,
         database: asyncpg.Connection[Any],
-        *,
-        seconds: float,
-        connections: int,
+        plan: Plan,
     ) -> None:
         self.service = service
         self.noop_port = noop_port
         self.database = database
-        self.seconds = seconds
-        self.connections = connections
-        self.copy = CopyCeiling(database, 50_000)
+        self.plan = plan
         self._next_number = 1
+
+    @cached_property
+    def copy(self) -> CopyCeiling:
+        """What Postgres can take."""
+        return CopyCeiling(self.database, 50_000)
 
     async def send(
         self,
@@ -73,8 +75,8 @@ class Lab:
             port=port,
             path=path,
             batch=batch,
-            connections=connections or self.connections,
-            seconds=seconds or self.seconds,
+            connections=connections or self.plan.connections,
+            seconds=seconds or self.plan.seconds,
             first=self._next_number,
             events=events,
         )

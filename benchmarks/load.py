@@ -3,10 +3,9 @@ The load generator: as many requests as are answered, over connections that stay
 
 It runs in a process of its own, ``python -m benchmarks.load ORDER``.
 
-A raw protocol that reads a status and a length, because an HTTP client costs more than
-the server it asks. Closed loop: a connection sends its next request when it has its
-answer, so the latencies are those of a service that is asked as fast as it answers,
-not of a user's request.
+Closed loop: a connection sends its next request when it has its answer, so the latencies
+are those of a service that is asked as fast as it answers, not of a user's request. For
+the other kind see :mod:`benchmarks.steady`.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ import sys
 import time
 from array import array
 from dataclasses import asdict, dataclass, field
-from typing import cast
 
 import uvloop
 
+from benchmarks.answers import percentile
 from benchmarks.bodies import Requests
+from benchmarks.wire import Wire
 
 #: A run that is not over so long after its time never will be.
 _PATIENCE_S = 60.0
@@ -70,40 +70,27 @@ class Result:
         return sum(count for status, count in self.statuses.items() if 200 <= status < 300)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(Wire):
     def __init__(self, load: _Load) -> None:
+        super().__init__()
         self._load = load
-        self._buffer = b""
         self._sent_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         self._send()
 
     def _send(self) -> None:
         request = self._load.next_request()
         if request is None:
             self._load.left()
-            self._transport.close()
+            self.transport.close()
             return
         self._sent_s = self._load.clock()
-        self._transport.write(request)
+        self.transport.write(request)
 
-    def data_received(self, data: bytes) -> None:
-        data = self._buffer + data if self._buffer else data
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            self._buffer = data
-            return
-        at = data.find(b"content-length: ", 0, end)
-        if at < 0:
-            at = data[:end].lower().find(b"content-length: ")
-        length = int(data[at + 16 : data.index(b"\r\n", at)])
-        if len(data) < end + 4 + length:
-            self._buffer = data
-            return
-        self._buffer = b""
-        self._load.answered(int(data[9:12]), self._load.clock() - self._sent_s)
+    def answered(self, status: int, head: bytes, body: bytes) -> None:
+        self._load.answered(status, self._load.clock() - self._sent_s)
         self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -170,11 +157,9 @@ async def _run(order: Order) -> Result:
     result = load.result
     result.seconds = load.clock() - started_s
     result.requests = sum(result.statuses.values())
-    if load.latencies_s:
-        ordered = sorted(load.latencies_s)
-        result.p50_ms, result.p99_ms = (
-            ordered[math.ceil(share * len(ordered)) - 1] * 1000 for share in (0.50, 0.99)
-        )
+    result.p50_ms, result.p99_ms = (
+        percentile(load.latencies_s, share) * 1000 for share in (0.50, 0.99)
+    )
     return result
 
 

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.lab import Figure
-from ray_tracking.stores.embedded.paths import valkey_binary
+from ray_tracking.stores.embedded.paths import postgres_binaries, valkey_binary
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -47,16 +47,20 @@ def _number(value: float) -> str:
 
 def save(benches: Mapping[str, tuple[Sequence[Figure], Runs]], about: Mapping[str, Any]) -> Path:
     """Write all of it into a file of its own, and say which."""
-    now = datetime.now(UTC)
     found = {
-        "date": now.isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **about,
         "benches": {name: _bench(figures, runs) for name, (figures, runs) in benches.items()},
     }
-    _RESULTS.mkdir(exist_ok=True)
-    path = _RESULTS / f"{now:%Y%m%dT%H%M%SZ}-{(about['commit'] or 'unknown')[:9]}.json"
+    path = new_file(f"{(about['commit'] or 'unknown')[:9]}.json")
     path.write_text(json.dumps(found, indent=2) + "\n")
     return path
+
+
+def new_file(name: str) -> Path:
+    """Where a file of results goes; the time stands before its name."""
+    _RESULTS.mkdir(exist_ok=True)
+    return _RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}"
 
 
 def _bench(figures: Sequence[Figure], runs: Runs) -> dict[str, Any]:
@@ -85,15 +89,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions(postgres: str) -> dict[str, str]:
-    """What it ran with; Postgres is asked by whoever has a connection."""
+def versions() -> dict[str, str]:
+    """What it ran with."""
+    postgres = _output([str(postgres_binaries() / "postgres"), "--version"]) or ""
     valkey = _output([str(valkey_binary()), "--version"]) or ""
     return {
         "python": platform.python_version(),
         "ray": version("ray"),
         "ray-tracking": version("ray-tracking"),
         "uvicorn": version("uvicorn"),
-        "postgres": postgres,
+        "postgres": postgres.rpartition(" ")[2],
         "valkey": valkey.partition("v=")[2].partition(" ")[0],
     }
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import signal
 import socket
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from ray_tracking.settings import environment
 
 _START_S, _STOP_S = 120, 60
-_DATABASE = re.compile(r"psql '([^']+)'")
+_ASK_S = aiohttp.ClientTimeout(total=5)
+_READY, _DATABASE = "Ctrl-C stops it", re.compile(r"psql '([^']+)'")
 
 #: Nothing is limited but by how fast it is; the rest is as users have it.
 LIMITS = {
@@ -30,7 +35,7 @@ LIMITS = {
 
 class Service:
     """
-    A service with fresh data, on a port of its own.
+    A service with fresh data, on a port of its own, with servers of its own or as set.
 
     Args:
         settings: On top of :data:`LIMITS`.
@@ -39,16 +44,17 @@ class Service:
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.database_url = ""
         self.settings = {**LIMITS, **(settings or {}), "port": self.port}
+        self.database_url: str = self.settings.get("database_url", "")
         self._folder = tempfile.TemporaryDirectory(prefix="ray_tracking_bench_")
+        self.data_dir = Path(self._folder.name) / "data"
         self._log = Path(self._folder.name) / "service.log"
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Service:
         folder = Path(self._folder.name)
         file = folder / "settings.yaml"
-        file.write_text(yaml.safe_dump({**self.settings, "data_dir": str(folder / "data")}))
+        file.write_text(yaml.safe_dump({**self.settings, "data_dir": str(self.data_dir)}))
         program = Path(sys.executable).with_name("ray-tracking")
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -75,14 +81,53 @@ class Service:
         assert self._process is not None
         return self._process.pid
 
+    async def metrics(self) -> dict[str, float]:
+        """``GET /metrics`` by name; empty while there is no answer."""
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=_ASK_S) as session,
+                session.get(f"{self.url}/metrics") as answer,
+            ):
+                text = await answer.text() if answer.status == 200 else ""
+        except (aiohttp.ClientError, TimeoutError):
+            return {}
+        families = text_string_to_metric_families(text)
+        return {sample.name: sample.value for family in families for sample in family.samples}
+
+    async def until_waiting(self, events: float, within_s: float, where: Sequence[str]) -> float:
+        """
+        When no more than so many events waited: a time of ``time.perf_counter``.
+
+        As ``/metrics`` tells it, which is half a second old, for spools up to two.
+
+        Args:
+            events: How many may.
+            within_s: For how long to look.
+            where: ``in_log``, ``spooled``, ``parked`` or ``buffered``, added up.
+
+        Raises:
+            SystemExit: It took longer.
+        """
+        deadline_s = time.perf_counter() + within_s
+        while True:
+            metrics = await self.metrics()
+            names = [f"ray_tracking_{name}_events" for name in where]
+            waiting = sum(metrics.get(name, math.inf) for name in names)
+            if waiting <= events:
+                return time.perf_counter()
+            if time.perf_counter() > deadline_s:
+                raise SystemExit(f"after {within_s:.0f} s, {waiting:,.0f} events still wait")
+            await asyncio.sleep(0.1)
+
     async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
         async with aiohttp.ClientSession() as session, asyncio.timeout(_START_S):
             while True:
                 if process.returncode is not None:
                     raise SystemExit(f"the service did not start:\n{self._tail()}")
-                found = _DATABASE.search(self._log.read_text(errors="replace"))
-                if found and await _is_ready(session, self.url):
-                    self.database_url = found[1]
+                said = self._log.read_text(errors="replace")
+                if _READY in said and await _is_ready(session, self.url):
+                    if found := _DATABASE.search(said):
+                        self.database_url = found[1]
                     return
                 await asyncio.sleep(0.2)
 

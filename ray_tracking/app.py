@@ -9,29 +9,42 @@ into it. For that the annotation must be a class, not a string: no
 import asyncio
 import time
 from typing import Any
+from uuid import uuid4
 
+import structlog
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+from ray_tracking import failpoints
 from ray_tracking.actors.clients import ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener
+from ray_tracking.http.metrics import exposition
 from ray_tracking.http.ports import Ports
+from ray_tracking.http.spooler import Spooler
 from ray_tracking.pipeline import enrich
 from ray_tracking.pipeline.gather import GatherPolicy
 from ray_tracking.pipeline.health import overall_health, readiness
+from ray_tracking.pipeline.level import Level
+from ray_tracking.pipeline.overview import ReplicaReport
+from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router
 from ray_tracking.settings import Settings
 from ray_tracking.sources.rules import load_rules
 from ray_tracking.sources.tokens import TokenKeys
 from ray_tracking.stores.geo import GeoTable
+from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.queries import Queries
+from ray_tracking.stores.spool import Spool
+
+log = structlog.get_logger("ray_tracking.ingress")
 
 #: Long enough for a call to be worth its cost, short enough for nobody to notice.
 _LINGER_S = 0.005
+_REPORT_EVERY_S = 1.0
 #: How old a status may be that several requests share.
 _STATUS_FOR_S = 0.5
 
@@ -50,6 +63,9 @@ class SupervisorReplica:
     async def health(self) -> dict[str, Any]:
         return await self._supervisor.health()
 
+    async def exchange(self, report: ReplicaReport) -> Level:
+        return await self._supervisor.exchange(report)
+
     async def __del__(self) -> None:
         await self._supervisor.stop()
 
@@ -60,9 +76,11 @@ class IngressReplica:
     def __init__(self, settings: Settings, supervisor: DeploymentHandle) -> None:
         self._settings = settings.with_environment()
         self._supervisor = supervisor
-        self._health_snapshot: tuple[float, Any] = (0.0, None)
+        self._health_snapshot: tuple[float, dict[str, Any] | None] = (0.0, None)
         self._health_lock = asyncio.Lock()
         self._listener: Listener | None = None
+        self._name = uuid4().hex[:12]
+        failpoints.arm(self._settings.failpoints_dir)
 
     async def __serve_build_asgi_app__(self) -> App:
         """Called once, on the replica, when it starts."""
@@ -79,19 +97,22 @@ class IngressReplica:
             ),
         )
         enrich.load_rules()
-        self._app = App(
-            Ports(
-                settings=settings,
-                gatherer=self._gatherer,
-                router=Router(settings.partitions, runtime.secret),
-                tokens=TokenKeys(runtime.encryption_keys),
-                queries=self._queries,
-                geo=GeoTable(settings.geo_database),
-                health=self._health,
-                ready=self._ready,
-                rules=load_rules(settings.validation_rules),
-            )
+        self._spooler = await self._open_spool(runtime)
+        self._ports = Ports(
+            settings=settings,
+            gatherer=self._gatherer,
+            router=Router(settings.partitions, runtime.secret),
+            tokens=TokenKeys(runtime.encryption_keys),
+            queries=self._queries,
+            geo=GeoTable(settings.geo_database),
+            health=self._health,
+            ready=self._ready,
+            metrics=self._metrics,
+            rules=load_rules(settings.validation_rules),
+            spooler=self._spooler,
         )
+        self._app = App(self._ports)
+        self._reporting = asyncio.create_task(self._report_loop())
         if settings.listener == "replica":
             self._listener = Listener(self._app, settings.host, settings.port)
             await self._listener.start()
@@ -105,12 +126,59 @@ class IngressReplica:
             await self._listener.stop()
         await self._app.tracking.drain()
         await self._gatherer.drain()
+        self._reporting.cancel()
+        if self._spooler is not None:
+            await self._spooler.close()
         await self._queries.close()
 
-    async def _ready(self) -> str | None:
-        return readiness(await self._shards.statuses(timeout_s=1.0))
+    async def _open_spool(self, runtime: Runtime) -> Spooler | None:
+        settings = self._settings
+        if not settings.spool:
+            return None
+        directory = settings.data_dir / "spool"
+        spooler = Spooler(
+            directory,
+            await Spool.create(directory, max_bytes=settings.spool_max_bytes),
+            EventLog(runtime.redis_url, settings.redis_prefix),
+            self._shards.drain_spool,
+            runtime.shard_of,
+            Room(settings.max_buffer_size),
+        )
+        await spooler.start()
+        return spooler
 
-    async def _health(self) -> dict[str, Any]:
+    async def _report_loop(self) -> None:
+        """Tell the supervisor how this replica is, and hear how the whole is."""
+        while True:
+            try:
+                async with asyncio.timeout(_REPORT_EVERY_S):
+                    await self._supervisor.exchange.remote(self._report())
+            except Exception as error:
+                # It is beside the path: while it is away, everything else goes on.
+                log.debug("supervisor not reached", reason=repr(error))
+            await asyncio.sleep(_REPORT_EVERY_S)
+
+    def _report(self) -> ReplicaReport:
+        spooler, tracking = self._spooler, self._app.tracking
+        return ReplicaReport(
+            replica=self._name,
+            buffered=self._gatherer.room.events,
+            spooled=spooler.events if spooler else 0,
+            spool_bytes=spooler.size_bytes if spooler else 0,
+            spool_corrupt=spooler.corrupt if spooler else 0,
+            spool_trouble=spooler.trouble if spooler else None,
+            unconfirmed=tracking.unconfirmed,
+            lost=tracking.lost,
+        )
+
+    async def _ready(self) -> str | None:
+        reason = readiness(await self._shards.statuses(timeout_s=1.0))
+        if reason and self._spooler is not None and self._spooler.trouble is None:
+            return None  # not into the log, but events are taken
+        return reason
+
+    async def _snapshot(self) -> dict[str, Any] | None:
+        """What the supervisor says; None if it does not answer."""
         async with self._health_lock:
             at_s, snapshot = self._health_snapshot
             if time.monotonic() - at_s > _STATUS_FOR_S:
@@ -121,7 +189,14 @@ class IngressReplica:
                     # Whatever keeps the supervisor from answering is what there is to report.
                     snapshot = None
                 self._health_snapshot = (time.monotonic(), snapshot)
-        return overall_health(snapshot, now_s=time.time())
+        return snapshot
+
+    async def _health(self) -> dict[str, Any]:
+        return overall_health(await self._snapshot(), now_s=time.time())
+
+    async def _metrics(self) -> bytes | None:
+        snapshot = await self._snapshot()
+        return exposition(snapshot) if snapshot is not None else None
 
 
 _COMMON: dict[str, Any] = {

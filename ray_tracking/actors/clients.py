@@ -36,6 +36,16 @@ class ShardClients:
         answer: bytes = await self._call(shard, "submit", blob)
         return answer
 
+    async def drain_spool(self, shard: int, blob: bytes) -> bytes:
+        """
+        Hand a chunk of a spool to a shard.
+
+        Raises:
+            Unavailable: As :meth:`submit`.
+        """
+        answer: bytes = await self._call(shard, "drain_spool", blob)
+        return answer
+
     async def statuses(self, timeout_s: float = 2.0) -> list[dict[str, Any] | None]:
         """What each shard says of itself; None for one that does not answer in time."""
 

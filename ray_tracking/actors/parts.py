@@ -21,7 +21,7 @@ import ray
 import structlog
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
-from ray_tracking import __version__
+from ray_tracking import __version__, failpoints
 from ray_tracking.actors.clients import NAMESPACE
 from ray_tracking.actors.pump import WriterConfig
 from ray_tracking.actors.shard import Shard, ShardConfig
@@ -51,6 +51,7 @@ class ShardActor(Shard):
     """A shard that begins to work when its process does, also when Ray has restarted it."""
 
     def __init__(self, config: ShardConfig) -> None:
+        failpoints.arm(config.failpoints_dir)
         super().__init__(config, end_process)
         self._first_start = asyncio.create_task(_try_to_start(self))
 
@@ -59,6 +60,7 @@ class WriterActor(Writer):
     """A writer that begins to work when its process does, also when Ray has restarted it."""
 
     def __init__(self, config: WriterConfig) -> None:
+        failpoints.arm(config.failpoints_dir)
         super().__init__(config, end_process)
         self._first_start = asyncio.create_task(_try_to_start(self))
 
@@ -147,16 +149,23 @@ def plan(
     settings: Settings, owned: dict[str, list[int]], database_url: str, redis_url: str
 ) -> tuple[list[Part], list[Part]]:
     """The shards and the writers that the settings ask for."""
-    where = {
+    common: dict[str, Any] = {
         "redis_url": redis_url,
         "redis_prefix": settings.redis_prefix,
         "database_url": database_url,
         "database_schema": settings.database_schema,
+        "failpoints_dir": settings.failpoints_dir,
     }
     instance = instance_name(settings)
     policy = admission_policy(settings)
     shards = [
-        ShardConfig(name=name, policy=policy, max_buffered_events=settings.max_buffer_size, **where)
+        ShardConfig(
+            name=name,
+            policy=policy,
+            max_buffered_events=settings.max_buffer_size,
+            max_log_bytes=settings.max_backlog_bytes,
+            **common,
+        )
         for name in owned
     ]
     writers = [
@@ -164,7 +173,8 @@ def plan(
             name=f"writer-{index}",
             partitions=tuple(range(index, settings.partitions, settings.writers)),
             flush=flush_policy(settings),
-            **where,
+            rate=policy.rate,
+            **common,
         )
         for index in range(settings.writers)
     ]

@@ -1,43 +1,37 @@
 """
 A pump: moves some lanes of the log into Postgres.
 
-It reads ahead into a queue that is bounded in bytes, checks that nothing is missing, and
-flushes batch by batch; positions and rows move in one transaction.
+It reads ahead into a backlog that is bounded in bytes, and flushes batch by batch; positions
+and what they stand for move in one transaction.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any, NamedTuple
-
-import structlog
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ray_tracking.actors.clock import Clock
-from ray_tracking.actors.tasks import wanted
-from ray_tracking.errors import LogUnavailable
+from ray_tracking.actors.flusher import Flusher
+from ray_tracking.actors.reader import Reader
+from ray_tracking.actors.recovery import recover
+from ray_tracking.actors.signal import Signal
 from ray_tracking.events import LANES, Lane
-from ray_tracking.pipeline.append import BadEntry, Entry, EntryId, Kind
-from ray_tracking.pipeline.write import FlushPolicy, Follower, LogGap
+from ray_tracking.pipeline.append import EntryId, Header
+from ray_tracking.pipeline.backlog import Backlog
+from ray_tracking.pipeline.books import Books
+from ray_tracking.pipeline.care import Standing
+from ray_tracking.pipeline.flush import Move, Where
+from ray_tracking.pipeline.parked import Budget
+from ray_tracking.pipeline.rate import RatePolicy
+from ray_tracking.pipeline.write import FlushPolicy
 from ray_tracking.stores.log import EventLog
-from ray_tracking.stores.rows import (
-    Move,
-    PositionReader,
-    RowWriter,
-    StoreUnavailable,
-    Where,
-)
+from ray_tracking.stores.rows import PositionReader, RowWriter
 
-_READ_ENTRIES = 64
-_BLOCK_MS = 500
-_DRAIN_BLOCK_MS = 20
-_LOOK_AGAIN_MS = 1000
-_BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-
-log = structlog.get_logger("ray_tracking.writer")
+#: How often what is parked asks for budget.
+_ASK_AGAIN_MS = 200
+_DRAIN_LOOK_MS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,232 +45,149 @@ class WriterConfig:
     database_schema: str
     partitions: tuple[int, ...]
     flush: FlushPolicy
-
-
-class _Read(NamedTuple):
-    where: Where
-    entry: Entry
-    read_ms: int
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.entry.body) + 256
+    rate: RatePolicy
+    failpoints_dir: Path | None = None
 
 
 class Pump:
     """
-    Moves the entries of some lanes into Postgres, for as long as it lives.
+    Moves the entries of one lane into Postgres, for as long as it lives.
 
     Args:
         config: Of the writer.
-        lanes: Which lanes of its partitions.
-        max_age_ms: How long an entry may wait for company.
+        lane: Which lane of its partitions.
+        budget: Of the campaigns, shared by the pumps of a writer.
         clock: Unix milliseconds, never going back.
     """
 
-    def __init__(
-        self, config: WriterConfig, lanes: Iterable[Lane], max_age_ms: int, clock: Clock
-    ) -> None:
-        codes = [LANES.index(lane) for lane in lanes]
-        wheres = [(number, code) for number in config.partitions for code in codes]
-        name = f"{config.name}-{'-'.join(LANES[code] for code in codes)}"
+    def __init__(self, config: WriterConfig, lane: Lane, budget: Budget, clock: Clock) -> None:
+        wheres = [(number, LANES.index(lane)) for number in config.partitions]
+        name = f"{config.name}-{lane}"
+        self.lane = lane
         self._log = EventLog(config.redis_url, config.redis_prefix)
         self._rows = RowWriter(config.database_url, config.database_schema, name, wheres)
-        self._policy = FlushPolicy(config.flush.max_events, max_age_ms)
+        self._stored = PositionReader(config.database_url, config.database_schema, name)
+        # What has priority does not wait for company.
+        self._policy = replace(config.flush, max_age_ms=0) if lane is Lane.HIGH else config.flush
+        self._budget = budget
         self._clock = clock
-        self._followers: dict[Where, Follower] = {}
-        self._positions = PositionReader(config.database_url, config.database_schema, name)
-        #: Streams that stand at a gap, and when to look whether it was accepted.
-        self._stuck: set[Where] = set()
-        self._look_again_ms = 0
-        self._stored: dict[Where, EntryId] = {}
-        self._queue: deque[_Read] = deque()
-        self._changed = asyncio.Event()
-        self.queued_bytes = 0
-        self.queued_events = 0
-        self.rows = 0
+        self._changed = Signal()
+        self._backlog = Backlog(wheres, config.flush.max_queue_bytes)
+        charged = None if lane is Lane.PARKED else budget
+        self._reader = Reader(self._log, self._stored, self._backlog, charged, self._changed, clock)
+        self.flusher = Flusher(self._rows, clock)
+        self._standings: Mapping[Where, Standing] = {}
+        #: Up to where each stream is stored.
+        self._positions: dict[Where, EntryId] = {}
+        #: How many entries had been read when nothing was found that may be stored.
+        self._rested_at = -1
+        self._draining = False
+        self._rows_before = 0
         self.batches = 0
         self.progress_ms = clock()
-        self.trouble: str | None = None
-        self._reads = 0
-        self._at_end = False
-        self._flushing = False
-        self._draining = False
+
+    # -- life --------------------------------------------------------------------
+
+    async def take_over(self) -> None:
+        """Become the writer of these streams, as soon as Postgres answers."""
+        self._standings = await self.flusher.take_over()
+        self._positions = {where: its.position for where, its in self._standings.items()}
+        self._rows_before = self.books.rows
+
+    async def recover(self) -> None:
+        """Store with care what an earlier writer may have died of. Before :meth:`run`."""
+        for move in await recover(self._log, self.flusher, self._standings):
+            self._positions[move.where] = move.new
 
     async def run(self) -> None:
         """
-        Take over, then read and flush.
+        Read and flush.
 
         Raises:
             Fenced: When another writer has taken over.
         """
-        self._stored = await self._persist(self._rows.take_over)
-        self._followers = {where: Follower(at) for where, at in self._stored.items()}
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._read_loop())
+            group.create_task(self._reader.run(self._positions))
             group.create_task(self._flush_loop())
 
     async def drain(self) -> None:
-        """Return when what stands in the log now has become rows."""
-        self._draining = True
-        reads = self._reads
+        """
+        Return when what stands in the log now is stored.
+
+        Two things stay: a marker without a chain, whose takeover may never be completed,
+        and what is parked and has no budget.
+        """
+        self._draining = self._reader.hurried = True
+        self._rested_at = -1
+        self._changed.send()
         # The read that is under way may have begun before the last append.
-        # A marker without a chain stays in the queue: its takeover may never be completed.
-        while self.queued_events or self._flushing or self._reads < reads + 2 or not self._at_end:
-            await self._wait_for_change(_DRAIN_BLOCK_MS)
+        ends = self._reader.ends + 2
+        while not (
+            self._reader.ends >= ends
+            and self._reader.has_caught_up
+            and self._rested_at == self._backlog.added
+        ):
+            await self._changed.wait(_DRAIN_LOOK_MS)
 
     async def close(self) -> None:
         """Let go of every connection."""
         await self._log.close()
         await self._rows.close()
-        await self._positions.close()
+        await self._stored.close()
 
-    # -- reading ---------------------------------------------------------------
+    # -- figures -----------------------------------------------------------------
 
-    async def _read_loop(self) -> None:
-        attempt = 0
-        while wanted():
-            while self.queued_bytes >= self._policy.max_queue_bytes:
-                await self._wait_for_change(None)
-            if self._stuck and self._clock() >= self._look_again_ms:
-                await self._look_at_gaps()
-            positions = {where: f.position for where, f in self._followers.items()}
-            if not positions:
-                await asyncio.sleep(_BLOCK_MS / 1000)
-                continue
-            try:
-                found = await self._log.read(
-                    positions,
-                    max_entries=_READ_ENTRIES,
-                    block_ms=_DRAIN_BLOCK_MS if self._draining else _BLOCK_MS,
-                )
-            except LogUnavailable as error:
-                self.trouble = str(error)
-                await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
-                attempt += 1
-                continue
-            except BadEntry as error:
-                self.trouble = str(error)
-                log.error("log entry not readable", reason=str(error))
-                await asyncio.sleep(_BACKOFF_S[-1])
-                continue
-            attempt = 0
-            self._reads += 1
-            self._at_end = not found
-            for partition, lane, entries in found:
-                await self._follow((partition, lane), entries)
-            self._changed.set()
+    @property
+    def books(self) -> Books:
+        """What became of all events of these streams, as committed."""
+        return Books.added(self._rows.books.values())
 
-    async def _follow(self, where: Where, entries: list[Entry]) -> None:
-        follower = self._followers[where]
-        now_ms = self._clock()
-        try:
-            for entry in entries:
-                follower.accept(entry)
-                read = _Read(where, entry, now_ms)
-                self._queue.append(read)
-                self.queued_bytes += read.size_bytes
-                self.queued_events += entry.header.count
-        except LogGap as gap:
-            # Nothing is skipped: this stream stands still until an operator accepts the gap.
-            del self._followers[where]
-            self._stuck.add(where)
-            text = f"lane {LANES[where[1]]}: {gap}"
-            log.error("gap in the log", partition=where[0], reason=text)
-            self.trouble = text
-            await self._log.report_gap(where[0], text)
-        self._changed.set()
+    @property
+    def rows(self) -> int:
+        """Stored since this pump began."""
+        return self.books.rows - self._rows_before
 
-    async def _look_at_gaps(self) -> None:
-        """Go on where an operator has moved a position past a gap."""
-        self._look_again_ms = self._clock() + _LOOK_AGAIN_MS
-        stored = await self._positions.read() or {}
-        for where in list(self._stuck):
-            if stored.get(where, self._stored[where]) > self._stored[where]:
-                self._stored[where] = stored[where]
-                self._followers[where] = Follower(stored[where])
-                self._stuck.discard(where)
+    @property
+    def queued_events(self) -> int:
+        return self._backlog.events
 
-    # -- writing ---------------------------------------------------------------
+    @property
+    def queued_bytes(self) -> int:
+        return self._backlog.size_bytes
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it does not go on."""
+        return self.flusher.trouble or self._reader.trouble
+
+    # -- writing -----------------------------------------------------------------
 
     async def _flush_loop(self) -> None:
         while True:
-            if not self._queue:
-                await self._wait_for_change(None)
-                continue
-            age_ms = self._clock() - self._queue[0].read_ms
-            wait_ms = self._policy.wait_ms(self.queued_events, age_ms)
-            if wait_ms and not self._draining:
-                await self._wait_for_change(wait_ms)
-                continue
+            oldest_ms = self._backlog.oldest_ms
+            if oldest_ms is not None and not self._draining:
+                age_ms = self._clock() - oldest_ms
+                if wait_ms := self._policy.wait_ms(self._backlog.events, age_ms):
+                    await self._changed.wait(wait_ms)
+                    continue
             if moves := self._take():
-                self._flushing = True
-                await self._store(moves)
-                self._flushing = False
+                await self.flusher.store(moves)
+                self._positions |= {move.where: move.new for move in moves}
+                self.batches += 1
+                self.progress_ms = self._clock()
+                self._changed.send()
             else:
-                # Only a marker whose chain is still to come.
-                await self._wait_for_change(None)
+                self._rested_at = self._backlog.added
+                await self._changed.wait(_ASK_AGAIN_MS if self._backlog.events else None)
 
     def _take(self) -> list[Move]:
-        """The next flush: whole entries, in log order, up to the batch size."""
-        taken: dict[Where, list[_Read]] = {}
-        events = 0
-        while self._queue and events < self._policy.max_events:
-            read = self._queue.popleft()
-            taken.setdefault(read.where, []).append(read)
-            events += read.entry.header.count
-        for where, reads in list(taken.items()):
-            # A position is never stored on a marker: a successor that started there
-            # could not compare the chain with anything.
-            while reads and reads[-1].entry.header.kind is Kind.MARKER:
-                self._queue.appendleft(reads.pop())
-            if not reads:
-                del taken[where]
-        for read in chain.from_iterable(taken.values()):
-            self.queued_bytes -= read.size_bytes
-            self.queued_events -= read.entry.header.count
+        taken = self._backlog.take(
+            self._policy.max_events, self._has_budget if self.lane is Lane.PARKED else None
+        )
         return [
-            Move(where, self._stored[where], reads[-1].entry.id, [read.entry for read in reads])
-            for where, reads in taken.items()
+            Move(where, self._positions[where], entries[-1].id, entries)
+            for where, entries in taken.items()
         ]
 
-    async def _store(self, moves: list[Move]) -> None:
-        async def flush() -> None:
-            await self._rows.flush(moves)
-
-        async def settle_or_flush() -> None:
-            if not await self._rows.settle(moves):
-                await self._rows.flush(moves)
-
-        try:
-            await flush()
-        except StoreUnavailable as error:
-            log.warning("flush unclear", reason=str(error))
-            self.trouble = str(error)
-            await self._persist(settle_or_flush)
-        for move in moves:
-            self._stored[move.where] = move.new
-            self.rows += move.events
-        self.batches += 1
-        self.progress_ms = self._clock()
-        self.trouble = None
-        self._changed.set()
-
-    async def _persist(self, ask: Callable[[], Any]) -> Any:
-        """Ask until Postgres answers."""
-        attempt = 0
-        while True:
-            try:
-                return await ask()
-            except StoreUnavailable as error:
-                self.trouble = str(error)
-                await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
-                attempt += 1
-
-    async def _wait_for_change(self, at_most_ms: float | None) -> None:
-        try:
-            async with asyncio.timeout(at_most_ms / 1000 if at_most_ms is not None else None):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-        self._changed.clear()
+    def _has_budget(self, where: Where, header: Header) -> bool:
+        return self._budget.take(where, header, now_ms=self._clock())

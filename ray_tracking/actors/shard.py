@@ -5,6 +5,10 @@ A reply to :meth:`Shard.submit` is what an acknowledgement stands on: an event i
 ``ACCEPTED`` only when the log has it, fsynced. All events that arrive while one append
 is on its way go together in the next.
 
+While the log is out of reach, or does not answer in good time, nothing gets a place:
+such an event is ``AWAY``, definitely not in the log, and ingress spools it. A circuit
+breaker says when to try again, and the trial is a question of ours, not an event.
+
 A shard that finds itself fenced, or the log not as it left it, ends its process. It
 never takes over again by itself: its successor reads from the assignment what it owns.
 """
@@ -12,17 +16,23 @@ never takes over again by itself: its successor reads from the assignment what i
 from __future__ import annotations
 
 import asyncio
+import random
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
 
+from ray_tracking import failpoints
 from ray_tracking.actors.clock import Clock, steady_clock
 from ray_tracking.actors.tasks import wanted
+from ray_tracking.actors.upkeep import Upkeep
 from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.admit import (
+    AWAY,
     RETRY_AFTER_S,
     AdmissionPolicy,
     Append,
@@ -31,14 +41,29 @@ from ray_tracking.pipeline.admit import (
     State,
 )
 from ray_tracking.pipeline.append import EntryId
-from ray_tracking.pipeline.gather import Outcome, Verdict, pack_outcomes, unpack
+from ray_tracking.pipeline.breaker import Breaker, BreakerPolicy, BreakerState
+from ray_tracking.pipeline.gather import (
+    Outcome,
+    Verdict,
+    pack_outcomes,
+    unpack,
+    unpack_chunk,
+)
+from ray_tracking.pipeline.level import DrainRate
+from ray_tracking.pipeline.room import Room
+from ray_tracking.pipeline.route import Submission
 from ray_tracking.stores.log import Appended, EventLog
 from ray_tracking.stores.rows import PositionReader
 
-_UNAVAILABLE = Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
-_REPEAT_AFTER_S = 0.2
-_HOUSEKEEPING_S = 1.0
-_TRIM_EVERY_S = 5.0
+_SHUT = Outcome(Verdict.FULL, retry_after_s=RETRY_AFTER_S)
+_REPEAT_AFTER_MS = 200
+_LOG_ANSWERS_WITHIN_S = 2.0
+#: An append that takes longer keeps nobody else waiting.
+_SLOW_APPEND_MS = 1000
+_BREAKER = BreakerPolicy(min_calls=3, slow_call_ms=_SLOW_APPEND_MS, longest_open_ms=4000)
+
+#: Asks a partition for a place for the submission of that index.
+_Offer = Callable[[int, Partition, Outcome | None], Outcome | Reservation]
 
 log = structlog.get_logger("ray_tracking.shard")
 
@@ -54,6 +79,8 @@ class ShardConfig:
     database_schema: str
     policy: AdmissionPolicy
     max_buffered_events: int
+    max_log_bytes: int
+    failpoints_dir: Path | None = None
 
 
 class Shard:
@@ -72,8 +99,16 @@ class Shard:
         self._config = config
         self._die = die
         self._clock = clock or steady_clock()
-        self._log = EventLog(config.redis_url, config.redis_prefix)
+        self._log = EventLog(config.redis_url, config.redis_prefix, _LOG_ANSWERS_WITHIN_S)
         self._positions = PositionReader(config.database_url, config.database_schema, config.name)
+        self._upkeep = Upkeep(
+            config.name, self._log, self._positions, self._clock, config.max_log_bytes
+        )
+        self._breaker = Breaker(_BREAKER)
+        #: When the append that is on its way was sent.
+        self._sent_ms: int | None = None
+        self._room = Room(config.max_buffered_events)
+        self._drain_rate = DrainRate()
         self._partitions: dict[int, Partition] = {}
         self._waiting: dict[Append, asyncio.Future[None]] = {}
         self._dirty = asyncio.Event()
@@ -82,7 +117,6 @@ class Shard:
         self._starting: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
-        self._blocked: set[int] = set()
 
     # -- life ----------------------------------------------------------------
 
@@ -124,26 +158,29 @@ class Shard:
         log.info("shard started", shard=self._config.name, partitions=list(self._partitions))
         self._tasks = [
             asyncio.create_task(self._append_loop()),
-            asyncio.create_task(self._housekeeping_loop()),
+            asyncio.create_task(self._upkeep.run(self._partitions.values())),
         ]
 
     async def _take_over(self) -> None:
         assignment = await self._log.assignment()
-        owned = assignment.shards.get(self._config.name, []) if assignment else []
+        shards = assignment.shards if assignment else {}
+        owned = shards.get(self._config.name, [])
+        floor_ms = await self._upkeep.begin([n for owned in shards.values() for n in owned])
         stored = await self._positions.read()
+        totals = await self._positions.totals() or {}
         now_ms = self._clock()
         policy = self._config.policy
+        lanes = range(len(LANES))
         # All at once, so that their markers share fsyncs; and all to their end, so that
         # a start that is tried again does not meet its own.
         taken = await asyncio.gather(
             *[
                 self._log.take_over(
                     number,
-                    stored_epoch=max(stored[number, lane].epoch for lane in range(len(LANES)))
-                    if stored
-                    else 0,
+                    stored_epoch=max(stored[number, lane].epoch for lane in lanes) if stored else 0,
+                    stored_totals=[totals.get((number, lane), 0) for lane in lanes],
                     now_s=now_ms / 1000,
-                    since_ms=now_ms - policy.longest_ms,
+                    since_ms=min(now_ms, floor_ms) - policy.longest_ms,
                 )
                 for number in owned
             ],
@@ -167,33 +204,79 @@ class Shard:
         Takes :func:`~ray_tracking.pipeline.gather.pack`'s form and answers
         :func:`~ray_tracking.pipeline.gather.pack_outcomes`'s.
         """
+        failpoints.reach("shard.submitted", blob)
         submissions = unpack(blob)
+
+        def offer(index: int, partition: Partition, shut: Outcome | None) -> Outcome | Reservation:
+            return partition.offer(submissions[index], now_ms=now_ms, shut=shut)
+
+        now_ms = self._clock()
+        return pack_outcomes(await self._admit(submissions, offer))
+
+    async def drain_spool(self, blob: bytes) -> bytes:
+        """
+        Take a chunk of a spool over into the log; answers as :meth:`submit` does.
+
+        Takes :func:`~ray_tracking.pipeline.gather.pack_chunk`'s form. A chunk that came
+        before, whole or in part, is recognised: nothing of it is appended twice.
+        """
+        failpoints.reach("drain.submitted", blob)
+        chunk = unpack_chunk(blob)
+        submissions = unpack(chunk.blob)
+        offsets = array("Q", chunk.offsets)
+        stretch = (chunk.spool_id, chunk.start, chunk.end)
+        now_ms = self._clock()
+
+        def offer(index: int, partition: Partition, shut: Outcome | None) -> Outcome | Reservation:
+            return partition.offer_spooled(
+                submissions[index], stretch, offsets[index], now_ms=now_ms, shut=shut
+            )
+
+        return pack_outcomes(await self._admit(submissions, offer))
+
+    async def _admit(self, submissions: Sequence[Submission], offer: _Offer) -> list[Outcome]:
+        """Decide on each, and wait for those that got a place."""
         try:
             await self.start()
         except LogUnavailable:
-            return pack_outcomes([_UNAVAILABLE] * len(submissions))
-        buffered = sum(len(append.submissions) for append in self._waiting)
-        if self._draining or (
-            buffered and buffered + len(submissions) > self._config.max_buffered_events
-        ):
-            return pack_outcomes([_UNAVAILABLE] * len(submissions))
-        now_ms = self._clock()
-        results: list[Outcome | Reservation] = []
-        for submission in submissions:
-            partition = self._partitions.get(submission.partition)
-            if partition is None or submission.partition in self._blocked:
-                results.append(_UNAVAILABLE)
-            else:
-                results.append(partition.offer(submission, now_ms=now_ms))
-        places = {result.append for result in results if isinstance(result, Reservation)}
-        if places:
-            loop = asyncio.get_running_loop()
-            for append in places:
-                self._waiting.setdefault(append, loop.create_future())
-            self._idle.clear()
-            self._dirty.set()
-            await asyncio.gather(*[asyncio.shield(self._waiting[append]) for append in places])
-        return pack_outcomes([r.outcome() if isinstance(r, Reservation) else r for r in results])
+            return [AWAY] * len(submissions)
+        size = len(submissions), sum(submission.size_bytes for submission in submissions)
+        if self._draining or not self._room.take(*size):
+            wait_s = self._drain_rate.wait_s(self._room.events, self._clock())
+            return [Outcome(Verdict.FULL, retry_after_s=wait_s)] * len(submissions)
+        try:
+            results: list[Outcome | Reservation] = []
+            shut = self._shut()
+            for index, submission in enumerate(submissions):
+                partition = self._partitions.get(submission.partition)
+                if partition is None:
+                    results.append(_SHUT)
+                else:
+                    blocked = submission.partition in self._upkeep.blocked
+                    results.append(offer(index, partition, _SHUT if blocked else shut))
+            await self._settled({r.append for r in results if isinstance(r, Reservation)})
+            return [r.outcome() if isinstance(r, Reservation) else r for r in results]
+        finally:
+            self._room.leave(*size)
+
+    def _shut(self) -> Outcome | None:
+        """What is said to events that need a place, when there is none now."""
+        slow = self._sent_ms is not None and self._clock() - self._sent_ms > _SLOW_APPEND_MS
+        if slow or self._breaker.state is not BreakerState.CLOSED:
+            return AWAY
+        room_in_s = self._upkeep.room_in_s()
+        return None if room_in_s is None else Outcome(Verdict.FULL, retry_after_s=room_in_s)
+
+    async def _settled(self, places: set[Append]) -> None:
+        """Return when none of these appends is open or on its way for the first time."""
+        if not places:
+            return
+        loop = asyncio.get_running_loop()
+        for append in places:
+            self._waiting.setdefault(append, loop.create_future())
+        self._idle.clear()
+        self._dirty.set()
+        await asyncio.gather(*[asyncio.shield(self._waiting[append]) for append in places])
 
     async def status(self) -> dict[str, Any]:
         """Figures for health and stats; answers only while the loop is alive."""
@@ -203,10 +286,18 @@ class Shard:
             "name": self._config.name,
             "started": bool(self._tasks),
             "partitions": sorted(self._partitions),
-            "buffered": sum(len(append.submissions) for append in self._waiting),
+            "buffered": self._room.events,
+            "buffered_bytes": self._room.size_bytes,
             "unclear": [p.number for p in partitions if p.unclear],
-            "blocked": sorted(self._blocked),
-            "appended": sum(sum(p.totals) for p in partitions),
+            "blocked": sorted(self._upkeep.blocked),
+            "breaker": self._breaker.describe(now_ms),
+            "log_bytes": self._upkeep.log_bytes,
+            "log_full": self._upkeep.room_in_s() is not None,
+            "spools_abandoned": self._upkeep.spools.abandoned(now_ms),
+            #: Events ever appended.
+            "totals": {
+                name: sum(p.totals[lane] for p in partitions) for lane, name in enumerate(LANES)
+            },
             "dedup_ids": sum(len(p.window) for p in partitions),
             "dedup_window_ms": self._config.policy.window.longest_ms,
             "dedup_evicted_early": sum(p.window.evicted_early for p in partitions),
@@ -222,11 +313,15 @@ class Shard:
         try:
             while wanted():
                 await self._wait_for_work()
-                repeats = [a for p in self._partitions.values() for a in p.repeats()]
-                now_ms = self._clock()
-                fresh = [a for p in self._partitions.values() for a in p.take(now_ms=now_ms)]
-                if appends := repeats + fresh:
-                    await self._append(appends)
+                partitions = self._partitions.values()
+                repeats = [append for p in partitions for append in p.repeats()]
+                closed = self._breaker.state is BreakerState.CLOSED
+                if closed and not repeats and not any(p.has_waiting for p in partitions):
+                    continue
+                if self._breaker.allow(self._clock(), random.random()):
+                    await self._call_log(repeats)
+                else:
+                    self._refuse_waiting()
         except Fenced as error:
             self._end(str(error))
         except Exception as error:
@@ -235,30 +330,68 @@ class Shard:
             self._end(f"{type(error).__name__}: {error}")
 
     async def _wait_for_work(self) -> None:
-        unclear = any(p.unclear for p in self._partitions.values())
+        wait_ms: float | None = None
+        if any(p.unclear for p in self._partitions.values()):
+            wait_ms = _REPEAT_AFTER_MS
+        if self._breaker.state is not BreakerState.CLOSED:
+            wait_ms = max(self._breaker.wait_ms(self._clock()), 1)
         try:
-            async with asyncio.timeout(_REPEAT_AFTER_S if unclear else None):
+            async with asyncio.timeout(None if wait_ms is None else wait_ms / 1000):
                 await self._dirty.wait()
         except TimeoutError:
             pass
         self._dirty.clear()
 
-    async def _append(self, appends: Sequence[Append]) -> None:
-        if not self._log.appender_connected and not await self._verify():
-            results = [Appended.REFUSED] * len(appends)
-        else:
-            results = await self._log.append(appends)
+    async def _call_log(self, repeats: list[Append]) -> None:
+        """One round trip: what is unclear, what is new, or else a question."""
+        began_ms = self._sent_ms = self._clock()
+        try:
+            ok = await self._append(repeats)
+        finally:
+            self._sent_ms = None
         now_ms = self._clock()
-        for append, result in zip(appends, results, strict=True):
-            self._settle(self._partitions[append.partition], append, result, now_ms)
+        took_ms = now_ms - began_ms
+        changed = self._breaker.record(ok, took_ms=took_ms, now_ms=now_ms, random=random.random())
+        if changed in (BreakerState.OPEN, BreakerState.CLOSED):
+            log.warning(
+                f"circuit_{'opened' if changed is BreakerState.OPEN else changed}", name="redis"
+            )
+        if changed is BreakerState.OPEN:
+            self._refuse_waiting()
         if not self._waiting:
             self._idle.set()
         elif any(append.state is State.OPEN for append in self._waiting):
             self._dirty.set()
 
+    async def _append(self, repeats: list[Append]) -> bool:
+        """Whether the log did its part."""
+        closed = self._breaker.state is BreakerState.CLOSED
+        if not (closed and self._log.appender_connected) and not await self._verify():
+            self._refuse_waiting()
+            return False
+        now_ms = self._clock()
+        fresh = [append for p in self._partitions.values() for append in p.take(now_ms=now_ms)]
+        if not (appends := repeats + fresh):
+            return True
+        failpoints.reach("shard.sending")
+        results = await self._log.append(appends)
+        failpoints.reach("shard.sent")
+        now_ms = self._clock()
+        for append, result in zip(appends, results, strict=True):
+            self._settle(self._partitions[append.partition], append, result, now_ms)
+        failpoints.reach("shard.committed")
+        return all(result is Appended.OK for result in results)
+
+    def _refuse_waiting(self) -> None:
+        """Let go of what was not sent: it is definitely not in the log."""
+        for partition in self._partitions.values():
+            partition.refuse_waiting()
+        self._answer_settled()
+
     def _settle(self, partition: Partition, append: Append, result: Appended, now_ms: int) -> None:
         if result is Appended.OK:
             partition.committed(append, now_ms=now_ms)
+            self._drain_rate.note(len(append.submissions), now_ms)
         elif result is Appended.FENCED:
             raise Fenced(f"partition {append.partition} has a later owner")
         elif result is Appended.GONE:
@@ -305,32 +438,3 @@ class Shard:
         self._waiting.clear()
         self._idle.set()
         self._die(reason)
-
-    # -- housekeeping --------------------------------------------------------
-
-    async def _housekeeping_loop(self) -> None:
-        due_ms = 0
-        while wanted():
-            await asyncio.sleep(_HOUSEKEEPING_S)
-            now_ms = self._clock()
-            for partition in self._partitions.values():
-                partition.expire(now_ms)
-            try:
-                self._blocked = set(await self._log.gaps())
-                if now_ms >= due_ms:
-                    due_ms = now_ms + int(_TRIM_EVERY_S * 1000)
-                    await self._trim()
-            except LogUnavailable:
-                continue
-            except Exception:
-                # Without this loop nothing expires and nothing is trimmed: it goes on.
-                log.exception("housekeeping failed", shard=self._config.name)
-
-    async def _trim(self) -> None:
-        stored = await self._positions.read()
-        if stored is None:
-            return  # Postgres does not answer: nobody knows what may go
-        for partition in self._partitions.values():
-            for lane in range(len(LANES)):
-                keep_from = partition.keep_from(lane, stored[partition.number, lane])
-                await self._log.trim(partition.number, lane, keep_from)

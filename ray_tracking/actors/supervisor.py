@@ -20,6 +20,8 @@ import structlog
 
 from ray_tracking.actors.parts import Part, instance_name, plan, retire_others
 from ray_tracking.errors import LogUnavailable, StartError
+from ray_tracking.pipeline.level import Level, LevelGauge, LevelPolicy
+from ray_tracking.pipeline.overview import LastSaid, Overview, ReplicaReport, overview
 from ray_tracking.pipeline.route import SECRET_BYTES
 from ray_tracking.settings import Settings
 from ray_tracking.sources.keys import read_keys
@@ -29,6 +31,8 @@ from ray_tracking.stores.log import EventLog
 
 _WATCH_EVERY_S = 0.5
 _ANSWER_WITHIN_S = 2.0
+#: A replica that has said nothing for so long is gone.
+_REPORT_FOR_S = 5.0
 #: How long one step of the end may take.
 _STEP_S = 3.0
 
@@ -45,6 +49,7 @@ class Runtime:
     shard_of: list[int]
     secret: bytes
     encryption_keys: list[str]
+    redis_url: str
 
 
 class Supervisor:
@@ -64,6 +69,12 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
         self._runtime: Runtime | None = None
         self._warnings: list[str] = []
+        self._replicas: dict[str, tuple[float, ReplicaReport]] = {}
+        self._last_said = LastSaid(), LastSaid()
+        thresholds = settings.backpressure_thresholds
+        self._gauge = LevelGauge(
+            LevelPolicy(thresholds.warning, thresholds.critical, thresholds.emergency)
+        )
         self._stopping = False
 
     # -- start -----------------------------------------------------------------
@@ -105,6 +116,7 @@ class Supervisor:
             [partition % settings.shard_count for partition in range(settings.partitions)],
             identity.secret,
             read_keys(settings.encryption_keys, settings.data_dir, make=True),
+            redis_url,
         )
         self._tasks.append(asyncio.create_task(self._watch_loop()))
         log.info("started", data_dir=str(settings.data_dir), shards=settings.shard_count)
@@ -170,6 +182,29 @@ class Supervisor:
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
             await asyncio.gather(*[part.look_after() for part in self._parts])
+            if changed := self._gauge.update(self.overview().backlog):
+                old, new = changed
+                log.warning("backpressure_changed", old_level=old.value, new_level=new.value)
+
+    def overview(self) -> Overview:
+        """The whole in figures, as the parts last gave them."""
+        shards, writers = self._last_said
+        oldest_s = time.monotonic() - _REPORT_FOR_S
+        self._replicas = {
+            name: (at_s, report)
+            for name, (at_s, report) in self._replicas.items()
+            if at_s >= oldest_s
+        }
+        return overview(
+            shards(shard.status for shard in self._shards),
+            writers(writer.status for writer in self._writers),
+            [report for _, report in self._replicas.values()],
+        )
+
+    async def exchange(self, report: ReplicaReport) -> Level:
+        """Take a replica's report; the answer is the level of back-pressure."""
+        self._replicas[report.replica] = (time.monotonic(), report)
+        return self._gauge.level
 
     async def health(self) -> dict[str, Any]:
         """What the health page is made of: each part's own status, None where it is silent."""
@@ -180,6 +215,10 @@ class Supervisor:
             "warnings": self._warnings,
             "shards": [shard.status for shard in self._shards],
             "writers": [writer.status for writer in self._writers],
+            "replicas": [report for _, report in self._replicas.values()],
+            "overview": self.overview(),
+            "level": self._gauge.level,
+            "spool": self._settings.spool,
         }
 
     async def _database_answers(self) -> bool:

@@ -1,9 +1,9 @@
 """
 The writer: reads the log behind the shards and turns its entries into rows.
 
-Two pumps run side by side, one for the lane of high priority and one for the others,
-each with its own positions and its own connections, so that a bounce does not queue
-behind a backlog of opens.
+A pump for each lane, with its own positions and its own connections, so that a bounce does
+not queue behind a backlog of opens, and nothing behind what is parked. They begin when each
+has taken over and what an earlier writer may have died of is stored, one after the other.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ import structlog
 
 from ray_tracking.actors.clock import Clock, steady_clock
 from ray_tracking.actors.pump import Pump, WriterConfig
+from ray_tracking.actors.tasks import wanted
 from ray_tracking.errors import Fenced
-from ray_tracking.events import Lane
+from ray_tracking.events import LANES, Lane
+from ray_tracking.pipeline.books import Books
+from ray_tracking.pipeline.overview import worst_breaker
+from ray_tracking.pipeline.parked import Budget
 
 log = structlog.get_logger("ray_tracking.writer")
 
@@ -44,19 +48,19 @@ class Writer:
     async def start(self) -> None:
         """Begin to work. Safe to call again."""
         if self._task is None:
-            self._pumps = [
-                Pump(self._config, [Lane.HIGH], 0, self._clock),
-                Pump(
-                    self._config,
-                    [Lane.NORMAL, Lane.PARKED],
-                    self._config.flush.max_age_ms,
-                    self._clock,
-                ),
-            ]
+            budget = Budget(self._config.rate)
+            self._pumps = [Pump(self._config, lane, budget, self._clock) for lane in LANES]
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         try:
+            async with asyncio.TaskGroup() as group:
+                for pump in self._pumps:
+                    group.create_task(pump.take_over())
+            for pump in self._pumps:
+                await pump.recover()
+            if not wanted():
+                return
             async with asyncio.TaskGroup() as group:
                 for pump in self._pumps:
                     group.create_task(pump.run())
@@ -69,8 +73,10 @@ class Writer:
             self._die(str(_innermost(failed)))
 
     async def drain(self) -> None:
-        """Return when all that stands in the log has become rows."""
-        await asyncio.gather(*[pump.drain() for pump in self._pumps])
+        """Return when all that stands in the log is stored, but what is parked without budget."""
+        # What is parked may go when the others were read.
+        await asyncio.gather(*[pump.drain() for pump in self._pumps if pump.lane != Lane.PARKED])
+        await asyncio.gather(*[pump.drain() for pump in self._pumps if pump.lane == Lane.PARKED])
 
     async def close(self) -> None:
         """Stop working and let go of every connection. A flush under way is rolled back."""
@@ -83,13 +89,21 @@ class Writer:
     async def status(self) -> dict[str, Any]:
         """Figures for health and stats; answers only while the loop is alive."""
         now_ms = self._clock()
+        queued = dict.fromkeys(LANES, 0) | {p.lane: p.queued_events for p in self._pumps}
+        stored = dict.fromkeys(LANES, 0) | {p.lane: p.books.total for p in self._pumps}
         return {
             "name": self._config.name,
             "rows": sum(pump.rows for pump in self._pumps),
             "batches": sum(pump.batches for pump in self._pumps),
-            "queued_events": sum(pump.queued_events for pump in self._pumps),
+            "books": Books.added(pump.books for pump in self._pumps)._asdict(),
+            "stored": {str(lane): total for lane, total in stored.items()},
+            "queued_events": queued[Lane.HIGH] + queued[Lane.NORMAL],
+            "parked": queued[Lane.PARKED],
             "queued_bytes": sum(pump.queued_bytes for pump in self._pumps),
             "idle_ms": now_ms - max((pump.progress_ms for pump in self._pumps), default=now_ms),
+            "breaker": worst_breaker(
+                {"breaker": pump.flusher.breaker.describe(now_ms)} for pump in self._pumps
+            ),
             "trouble": next((pump.trouble for pump in self._pumps if pump.trouble), None),
         }
 

@@ -23,7 +23,10 @@ class _Entry(NamedTuple):
 
 #: To add a command: its module and function, and what the list of commands says.
 COMMANDS: dict[str, _Entry] = {
-    "log": _Entry("ray_tracking.cli.log:command", "Look at gaps in the event log, and accept one."),
+    "dead-letters": _Entry(
+        "ray_tracking.cli.dead_letters:command", "Look at refused events, and send them again."
+    ),
+    "log": _Entry("ray_tracking.cli.log:command", "Look at the event log's gaps and spools."),
     "migrate": _Entry("ray_tracking.cli.migrate:command", "Bring the database schema up to date."),
     "status": _Entry("ray_tracking.cli.status:command", "Ask a running service how it is."),
     "tokens": _Entry("ray_tracking.cli.tokens:command", "Mint and read tracking tokens."),

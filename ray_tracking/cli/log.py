@@ -1,13 +1,20 @@
-"""``ray-tracking log``: gaps in the event log, and going on behind one."""
+"""
+``ray-tracking log``: gaps in the event log, going on behind one, and the spools that wait
+for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import click
 
 from ray_tracking.errors import StartError
 from ray_tracking.events import LANES
+from ray_tracking.pipeline.spooling import SpoolReport
 from ray_tracking.settings import Settings
 from ray_tracking.stores.embedded import EmbeddedServers
 from ray_tracking.stores.gaps import Gap, accept_gap, find_gap
@@ -17,7 +24,31 @@ from ray_tracking.stores.rows import PositionReader
 
 @click.group()
 def command() -> None:
-    """Look at gaps in the event log, and accept one."""
+    """Look at the event log's gaps and spools."""
+
+
+@command.command()
+def spools() -> None:
+    """List the spools of all nodes: events on disk that wait for the log."""
+    found = asyncio.run(_spools(Settings.load(), forget=None))
+    if not found:
+        click.echo("no spools")
+    for spool_id, report in sorted(found.items()):
+        age_s = time.time() - report.reported_ms / 1000
+        click.echo(
+            f"{spool_id}  {report.node}  {report.events} events, {report.size_bytes} bytes, "
+            f"reported {age_s:.0f} s ago"
+        )
+
+
+@command.command("forget-spool")
+@click.argument("spool_id")
+@click.confirmation_option(prompt="What is in it stays on its node's disk. Go on?")
+def forget_spool(spool_id: str) -> None:
+    """Wait no more for the spool SPOOL_ID of a node that is gone."""
+    if not asyncio.run(_spools(Settings.load(), forget=spool_id)):
+        raise StartError(f"there is no spool {spool_id}")
+    click.echo(f"forgotten: {spool_id}")
 
 
 @command.command()
@@ -50,34 +81,58 @@ def _describe(gap: Gap) -> str:
     )
 
 
-async def _gaps(settings: Settings, *, accept: int | None) -> list[Gap]:
-    """The gaps of all partitions, or those of one that were accepted."""
+async def _spools(settings: Settings, *, forget: str | None) -> dict[str, SpoolReport]:
+    """The spools as they are reported, or the one that was forgotten."""
+    async with _servers(settings) as (_, redis_url):
+        log = EventLog(redis_url, settings.redis_prefix)
+        try:
+            found = await log.spools()
+            if forget is None:
+                return found
+            forgotten = await log.forget_spool(forget)
+            return {forget: found[forget]} if forgotten else {}
+        finally:
+            await log.close()
+
+
+@asynccontextmanager
+async def _servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    """Where Postgres and Redis are; embedded ones run meanwhile."""
     servers = None
     if settings.embedded_postgres or settings.embedded_valkey:
         servers = await EmbeddedServers.start(
             settings.data_dir, postgres=settings.embedded_postgres, valkey=settings.embedded_valkey
         )
     urls = servers.urls if servers else None
-    database_url = settings.database_connection_url or (urls and urls.database_url) or ""
-    redis_url = settings.redis_connection_url or (urls and urls.redis_url) or ""
-    log = EventLog(redis_url, settings.redis_prefix)
-    positions = PositionReader(database_url, settings.database_schema, "ray-tracking log")
     try:
-        stored = await positions.read()
-        if stored is None:
-            raise StartError("Postgres does not answer, and the positions are there")
-        found = []
-        for (partition, lane), position in sorted(stored.items()):
-            if accept is None or accept == partition:
-                gap = await find_gap(log, partition, lane, position)
-                if gap is not None:
-                    found.append(gap)
-        if accept is not None:
-            for gap in found:
-                await accept_gap(database_url, settings.database_schema, log, gap)
-        return found
+        yield (
+            settings.database_connection_url or (urls and urls.database_url) or "",
+            settings.redis_connection_url or (urls and urls.redis_url) or "",
+        )
     finally:
-        await positions.close()
-        await log.close()
         if servers is not None:
             await servers.release()
+
+
+async def _gaps(settings: Settings, *, accept: int | None) -> list[Gap]:
+    """The gaps of all partitions, or those of one that were accepted."""
+    async with _servers(settings) as (database_url, redis_url):
+        log = EventLog(redis_url, settings.redis_prefix)
+        positions = PositionReader(database_url, settings.database_schema, "ray-tracking log")
+        try:
+            stored = await positions.read()
+            if stored is None:
+                raise StartError("Postgres does not answer, and the positions are there")
+            found = []
+            for (partition, lane), position in sorted(stored.items()):
+                if accept is None or accept == partition:
+                    gap = await find_gap(log, partition, lane, position)
+                    if gap is not None:
+                        found.append(gap)
+            if accept is not None:
+                for gap in found:
+                    await accept_gap(database_url, settings.database_schema, log, gap)
+            return found
+        finally:
+            await positions.close()
+            await log.close()

@@ -1,40 +1,18 @@
 """
 ``ray-tracking run``: everything on this machine, in the foreground.
 
-Starts a Ray of its own, deploys the application on it, says where everything is, and
-ends both cleanly on Ctrl-C or SIGTERM. What can be known to be wrong is said before
-anything is started.
+Two processes: :mod:`ray_tracking.cli.keeper` stays beside and starts the whole again when
+it has been lost, :mod:`ray_tracking.cli.run_ray` is the whole, with Ray below it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import re
-import shutil
-import signal
-import socket
-import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
-from ray_tracking import __version__
-from ray_tracking.cli.serve_file import read_config
-from ray_tracking.errors import StartError
-from ray_tracking.settings import Settings
-from ray_tracking.settings.environment import set_ray_defaults
-from ray_tracking.settings.masking import mask_url
-
-APPLICATION = "tracking"
-#: Serve says nothing of what goes well; our own lines are few and say what matters.
-_QUIET = {"enable_access_log": False, "log_level": "WARNING"}
+from ray_tracking.cli.keeper import keep_running
 
 
 @click.command()
@@ -49,162 +27,10 @@ def command(file: Path | None, **given: Any) -> None:
     """Run everything on this machine until Ctrl-C.
 
     FILE is a Serve YAML such as serve_configs/local.yaml, or a mapping of settings.
+    What is lost meanwhile, be it all of Ray, is started again.
     """
-    options = {name: value for name, value in given.items() if value is not None}
-    settings = Settings.load({**read_config(file).args, **options} if file else options)
-    check_before_start(settings)
-    with _signals() as stop:
-        _run(settings, stop)
+    report = keep_running()
+    # Only in the child: the keeper must stay too small to be lost itself.
+    from ray_tracking.cli.run_ray import run
 
-
-def check_before_start(settings: Settings) -> None:
-    """
-    Say what is wrong before anything is started.
-
-    Raises:
-        StartError: The port is taken, or a server that was named does not do.
-    """
-    from ray_tracking.sources.rules import load_rules
-    from ray_tracking.stores import database, log_setup
-    from ray_tracking.stores.log import EventLog
-
-    load_rules(settings.validation_rules)
-    _check_port(settings.host, settings.port)
-
-    async def check_servers() -> None:
-        if url := settings.redis_connection_url:
-            event_log = EventLog(url, settings.redis_prefix)
-            refuse = settings.redis_safety == "refuse"
-            try:
-                await log_setup.check_server(event_log.redis, refuse=refuse)
-            finally:
-                await event_log.close()
-        if url := settings.database_connection_url:
-            await database.prepare(url, settings.database_schema, partitions=settings.partitions)
-
-    asyncio.run(check_servers())
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StartError(
-                f"port {port} on {host} cannot be had ({error.strerror}); "
-                "set TRACKING_PORT to another, or stop what uses it"
-            ) from None
-
-
-class _Stop(BaseException):
-    """A signal asked us to stop while something was starting."""
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """
-    SIGINT and SIGTERM set the event; before it is waited for, they also break off.
-
-    A second one is ignored: what stops is on its way to a clean end.
-    """
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if not stop.is_set():
-            stop.set()
-            raise _Stop
-
-    _install(on_signal)
-    with suppress(_Stop):
-        yield stop
-
-
-def _install(handler: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
-
-
-def _run(settings: Settings, stop: threading.Event) -> None:
-    started = time.monotonic()
-    click.echo(f"ray-tracking {__version__}: starting", err=True)
-    set_ray_defaults()
-    import ray
-    from ray import serve
-
-    from ray_tracking.app import build
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    handlers = signal.getsignal(signal.SIGINT)
-    context = ray.init(
-        address="local",
-        namespace="ray_tracking",
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        logging_level="WARNING",
-        log_to_driver=True,
-    )
-    session_dir = Path(context.address_info["session_dir"])
-    _install(handlers)  # Ray has put its own in place
-    try:
-        serve.start(
-            proxy_location="HeadOnly" if settings.listener == "serve" else "Disabled",
-            http_options={"host": settings.host, "port": settings.port},
-            logging_config=_QUIET,
-        )
-        _deploy(serve, build(settings))
-        supervisor = serve.get_deployment_handle("Supervisor", APPLICATION)
-        database_url = supervisor.runtime.remote().result().database_url
-        _say_where(settings, context, database_url, time.monotonic() - started)
-        stop.wait()
-    finally:
-        stop.set()
-        click.echo("ray-tracking: stopping", err=True)
-        serve.shutdown()
-        ray.shutdown()
-        shutil.rmtree(session_dir, ignore_errors=True)
-        click.echo("ray-tracking: stopped", err=True)
-
-
-def _deploy(serve: Any, application: Any) -> None:
-    try:
-        serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
-    except RuntimeError as error:
-        raise StartError(_reason(serve, str(error))) from None
-
-
-def _reason(serve: Any, fallback: str) -> str:
-    """Our own line out of the traceback that Serve reports."""
-    text = fallback
-    try:
-        status = serve.status().applications[APPLICATION]
-        text = "\n".join(
-            [status.message, *(part.message for part in status.deployments.values()), fallback]
-        )
-    except (KeyError, RuntimeError):
-        pass
-    ours = re.findall(r"ray_tracking\.errors\.\w+: (.+)", text)
-    return ours[-1] if ours else text.strip().splitlines()[-1]
-
-
-def _say_where(settings: Settings, context: Any, database_url: str, took_s: float) -> None:
-    base = settings.public_base_url
-    lines: Mapping[str, str] = {
-        "API": base,
-        "API description": f"{base}/openapi.json",
-        "Health": f"{base}/health/tracking",
-        "Ray dashboard": f"http://{context.dashboard_url}" if context.dashboard_url else "none",
-        "Data directory": str(settings.data_dir),
-        "Postgres": f"embedded; psql '{database_url}'"
-        if settings.embedded_postgres
-        else mask_url(database_url),
-        "Event log": "embedded Valkey"
-        if settings.embedded_valkey
-        else mask_url(settings.redis_connection_url or ""),
-    }
-    click.echo(f"\nray-tracking {__version__} is ready after {took_s:.1f} s.\n", err=True)
-    for name, value in lines.items():
-        click.echo(f"  {name:<16} {value}", err=True)
-    click.echo("\nCtrl-C stops it.\n", err=True)
-    sys.stderr.flush()
+    run(file, {name: value for name, value in given.items() if value is not None}, report)

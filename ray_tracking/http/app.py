@@ -22,8 +22,10 @@ from ray_tracking.http.asgi import (
     guarded,
     send_json,
 )
+from ray_tracking.http.dead_letters import DeadLetters
 from ray_tracking.http.health import Health, proxy_health, proxy_routes
 from ray_tracking.http.ingest import Ingest
+from ray_tracking.http.metrics import Metrics
 from ray_tracking.http.openapi import document
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.query import Query
@@ -83,7 +85,8 @@ class App:
 
 
 def _starlette(ports: Ports) -> Starlette:
-    query, health = Query(ports), Health(ports)
+    query, health, letters = Query(ports), Health(ports), DeadLetters(ports)
+    metrics = Metrics(ports)
     openapi = document(ports.settings.public_base_url)
 
     async def show_openapi(request: Request) -> Response:
@@ -94,6 +97,11 @@ def _starlette(ports: Ports) -> Starlette:
             # As a path: an id may hold a slash, which arrives here without its escape.
             Route("/campaigns/{campaign_id:path}/stats", query.stats),
             Route("/campaigns/{campaign_id:path}/events", query.events),
+            Route("/dead-letters", letters.browse),
+            Route("/dead-letters/redrive", letters.redrive_many, methods=["POST"]),
+            Route("/dead-letters/{letter_id}", letters.one, methods=["GET", "DELETE"]),
+            Route("/dead-letters/{letter_id}/redrive", letters.redrive, methods=["POST"]),
+            Route("/metrics", metrics.show),
             Route("/livez", health.live),
             Route("/readyz", health.ready),
             Route("/health/tracking", health.health),

@@ -5,12 +5,15 @@ answer. Starlette's Request, Response and routing are a third of their cost.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 
 from ray_tracking.errors import PayloadTooLarge, RequestError
+from ray_tracking.pipeline.answer import OVERLOADED
+from ray_tracking.pipeline.room import Room
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -18,6 +21,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+#: A body is also its values, its events and their rows, all at once.
+_BYTES_HELD_FOR_ONE = 8
 _JSON = (b"content-type", b"application/json")
 
 
@@ -67,6 +72,30 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@contextmanager
+def held(room: Room, scope: Scope, limit_bytes: int) -> Iterator[None]:
+    """
+    Hold the memory that a request will need, for as long as it is worked on.
+
+    Args:
+        room: What all requests together may hold.
+        scope: Of the request: its length, where that is announced.
+        limit_bytes: How long the body may be.
+
+    Raises:
+        Refusal: 503, if there is no room now.
+    """
+    announced = header(scope, b"content-length") or ""
+    length = min(int(announced), limit_bytes) if announced.isdigit() else limit_bytes
+    size_bytes = length * _BYTES_HELD_FOR_ONE
+    if not room.take(1, size_bytes):
+        raise Refusal(503, OVERLOADED, [(b"retry-after", b"1")])
+    try:
+        yield
+    finally:
+        room.leave(1, size_bytes)
 
 
 async def send_bytes(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -4,10 +4,12 @@ Gathers the events of many requests into one call a shard.
 One call to each shard is on its way at a time, calls begin some milliseconds apart, and
 everything that arrives meanwhile goes into the next: an idle service adds no delay, a
 busy one makes large calls. One call at a time also keeps a campaign's events in the
-order in which they came.
+order in which they came; those of high priority go first.
 
 A call that failed is repeated with the same ids until ``patience_s`` has passed: the
-shard, or its successor, recognises what it has already appended.
+shard, or its successor, recognises what it has already appended. What was in it then is
+``UNAVAILABLE``, because nobody knows what the shard did with it. What never was in a call
+is ``AWAY``: it is definitely not in the log.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
 from ray_tracking.errors import Unavailable
-from ray_tracking.pipeline.admit import RETRY_AFTER_S
+from ray_tracking.events import LANES, Lane
+from ray_tracking.pipeline.admit import AWAY, UNAVAILABLE
 from ray_tracking.pipeline.gather import (
     GatherPolicy,
     Outcome,
@@ -28,16 +31,19 @@ from ray_tracking.pipeline.gather import (
     pack,
     unpack_outcomes,
 )
+from ray_tracking.pipeline.level import DrainRate
+from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Submission
 
 #: Sends a blob to a shard and returns its answer, or raises :class:`Unavailable`.
 ShardCall = Callable[[int, bytes], Awaitable[bytes]]
 
 _REPEAT_AFTER_S = 0.1
+_HIGH = LANES.index(Lane.HIGH)
+#: A call that carries nothing: does the shard answer?
+_NOTHING = pack([])
 
 log = structlog.get_logger("ray_tracking.gatherer")
-
-_UNAVAILABLE = Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
 
 
 class _Ticket:
@@ -53,6 +59,41 @@ class _Ticket:
     def answer(self, outcomes: list[Outcome]) -> None:
         if not self.future.done():  # the client may have gone away
             self.future.set_result(outcomes)
+
+
+class _Queue:
+    """What waits for one shard: high priority first, each in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._lanes: tuple[deque[_Ticket], deque[_Ticket]] = (deque(), deque())
+        self.last_call_s = 0.0
+        self.worker: asyncio.Task[None] | None = None
+
+    def __bool__(self) -> bool:
+        return any(self._lanes)
+
+    @property
+    def events(self) -> int:
+        return sum(len(ticket.submissions) for lane in self._lanes for ticket in lane)
+
+    def add(self, ticket: _Ticket, *, high: bool) -> None:
+        self._lanes[0 if high else 1].append(ticket)
+
+    def next_call(self, max_events: int) -> list[_Ticket]:
+        """The tickets of the next call: at least one."""
+        tickets: list[_Ticket] = []
+        events = 0
+        for lane in self._lanes:
+            while lane and (not tickets or events + len(lane[0].submissions) <= max_events):
+                tickets.append(lane.popleft())
+                events += len(tickets[-1].submissions)
+        return tickets
+
+    def expired(self, now_s: float) -> Iterable[_Ticket]:
+        """Take out what has waited for too long."""
+        for lane in self._lanes:
+            while lane and lane[0].deadline_s <= now_s:
+                yield lane.popleft()
 
 
 class Gatherer:
@@ -77,79 +118,99 @@ class Gatherer:
         self._shard_of = shard_of
         self._policy = policy
         self._patience_s = patience_s
-        self._queues: dict[int, deque[_Ticket]] = {shard: deque() for shard in set(shard_of)}
-        self._workers: dict[int, asyncio.Task[None]] = {}
-        self._last_call_s: dict[int, float] = {}
-        #: Events that wait here or are on their way to a shard.
-        self.buffered = 0
+        self._queues = {shard: _Queue() for shard in set(shard_of)}
+        #: What waits here or is on its way to a shard.
+        self.room = Room(policy.max_buffered_events)
+        self._drained = DrainRate()
 
     async def submit(self, submissions: Sequence[Submission]) -> list[Outcome]:
         """
         What became of each event, in order.
 
-        Events that do not fit into the buffer any more are ``UNAVAILABLE``, as are
-        those of a shard that cannot be reached; the others are not held up by them.
+        When they do not fit into the buffer any more they are all ``FULL``. Those of a
+        shard that cannot be reached do not hold up the others.
         """
-        if self.buffered and self.buffered + len(submissions) > self._policy.max_buffered_events:
-            return [_UNAVAILABLE] * len(submissions)
-        if len(submissions) == 1:
-            shard = self._shard_of[submissions[0].partition]
-            return await self._enqueue(shard, submissions).future
-        places: dict[int, list[int]] = {}
+        size = len(submissions), sum(submission.size_bytes for submission in submissions)
+        if not self.room.take(*size):
+            wait_s = self._drained.wait_s(self.room.events, _now_ms())
+            return [Outcome(Verdict.FULL, retry_after_s=wait_s)] * len(submissions)
+        try:
+            if len(submissions) == 1:
+                return await self._enqueue(submissions).future
+            return await self._submit_parts(submissions)
+        finally:
+            self.room.leave(*size)
+            self._drained.note(len(submissions), _now_ms())
+
+    async def drain(self) -> None:
+        """Return when every event has its outcome."""
+        while workers := [
+            queue.worker
+            for queue in self._queues.values()
+            if queue.worker is not None and not queue.worker.done()
+        ]:
+            await asyncio.wait(workers)
+
+    async def _submit_parts(self, submissions: Sequence[Submission]) -> list[Outcome]:
+        places: dict[tuple[int, bool], list[int]] = {}
         for place, submission in enumerate(submissions):
-            places.setdefault(self._shard_of[submission.partition], []).append(place)
+            shard = self._shard_of[submission.partition]
+            places.setdefault((shard, submission.lane == _HIGH), []).append(place)
         tickets: list[tuple[list[int], _Ticket]] = []
         size = self._policy.max_call_events
-        for shard, indices in places.items():
+        for indices in places.values():
             for start in range(0, len(indices), size):
                 part = indices[start : start + size]
-                tickets.append((part, self._enqueue(shard, [submissions[i] for i in part])))
-        outcomes: list[Outcome] = [_UNAVAILABLE] * len(submissions)
+                tickets.append((part, self._enqueue([submissions[i] for i in part])))
+        outcomes: list[Outcome] = [UNAVAILABLE] * len(submissions)
         for part, ticket in tickets:
             for place, outcome in zip(part, await ticket.future, strict=True):
                 outcomes[place] = outcome
         return outcomes
 
-    async def drain(self) -> None:
-        """Return when every event has its outcome."""
-        while workers := [task for task in self._workers.values() if not task.done()]:
-            await asyncio.wait(workers)
-
-    def _enqueue(self, shard: int, submissions: Sequence[Submission]) -> _Ticket:
+    def _enqueue(self, submissions: Sequence[Submission]) -> _Ticket:
+        """A ticket for submissions that are for one shard, and all of high priority or none."""
         ticket = _Ticket(submissions, time.monotonic() + self._patience_s)
-        self.buffered += len(submissions)
-        self._queues[shard].append(ticket)
-        worker = self._workers.get(shard)
-        if worker is None or worker.done():
-            self._workers[shard] = asyncio.create_task(self._work(shard))
+        shard = self._shard_of[submissions[0].partition]
+        queue = self._queues[shard]
+        queue.add(ticket, high=submissions[0].lane == _HIGH)
+        if queue.worker is None or queue.worker.done():
+            queue.worker = asyncio.create_task(self._work(shard, queue))
         return ticket
 
-    async def _work(self, shard: int) -> None:
+    async def _work(self, shard: int, queue: _Queue) -> None:
         """Empty the queue of one shard, call by call."""
-        queue = self._queues[shard]
+        reachable = True
         while queue:
-            waiting = sum(len(ticket.submissions) for ticket in queue)
-            since_last_s = time.monotonic() - self._last_call_s.get(shard, 0.0)
-            if wait_s := self._policy.wait_s(since_last_s, waiting):
+            if not reachable:
+                reachable = await self._answers(shard)
+                for ticket in queue.expired(time.monotonic()):
+                    ticket.answer([AWAY] * len(ticket.submissions))
+                continue
+            since_last_s = time.monotonic() - queue.last_call_s
+            if wait_s := self._policy.wait_s(since_last_s, queue.events):
                 await asyncio.sleep(wait_s)
-            self._last_call_s[shard] = time.monotonic()
-            tickets = self._next_call(queue)
+            queue.last_call_s = time.monotonic()
+            tickets = queue.next_call(self._policy.max_call_events)
             outcomes = None
             try:
                 outcomes = await self._ask(shard, tickets)
+                reachable = outcomes is not None
             except Exception:
                 # Whatever it was, nobody may wait for ever; it is the callers' 503.
                 log.exception("call to a shard failed", shard=shard)
             finally:
-                self._answer(tickets, outcomes)
+                _answer(tickets, outcomes)
 
-    def _next_call(self, queue: deque[_Ticket]) -> list[_Ticket]:
-        tickets = [queue.popleft()]
-        events = len(tickets[0].submissions)
-        while queue and events + len(queue[0].submissions) <= self._policy.max_call_events:
-            tickets.append(queue.popleft())
-            events += len(tickets[-1].submissions)
-        return tickets
+    async def _answers(self, shard: int) -> bool:
+        """Whether the shard can be reached again, asked with nothing in hand."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._call(shard, _NOTHING)
+            return True
+        except (Unavailable, TimeoutError):
+            await asyncio.sleep(_REPEAT_AFTER_S)
+            return False
 
     async def _ask(self, shard: int, tickets: list[_Ticket]) -> list[Outcome] | None:
         """The outcomes of one call, or None when the shard stayed out of reach."""
@@ -164,11 +225,15 @@ class Gatherer:
                     return None
                 await asyncio.sleep(_REPEAT_AFTER_S)
 
-    def _answer(self, tickets: list[_Ticket], outcomes: list[Outcome] | None) -> None:
-        start = 0
-        for ticket in tickets:
-            size = len(ticket.submissions)
-            self.buffered -= size
-            part = outcomes[start : start + size] if outcomes else [_UNAVAILABLE] * size
-            ticket.answer(part)
-            start += size
+
+def _answer(tickets: list[_Ticket], outcomes: list[Outcome] | None) -> None:
+    start = 0
+    for ticket in tickets:
+        size = len(ticket.submissions)
+        part = outcomes[start : start + size] if outcomes else [UNAVAILABLE] * size
+        ticket.answer(part)
+        start += size
+
+
+def _now_ms() -> int:
+    return int(time.monotonic() * 1000)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+from ray_tracking import failpoints
 from ray_tracking.errors import InvalidEvent, MalformedRequest
-from ray_tracking.http.asgi import Receive, Scope, Send, header, read_body, send_json
+from ray_tracking.http.asgi import Receive, Scope, Send, header, held, read_body, send_json
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.gather import Verdict
@@ -43,8 +44,13 @@ class Ingest:
     async def single(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /events`` and ``POST /webhook/tracking``: 202 only when it is durable."""
         ports = self._ports
-        started = time.perf_counter()
         ports.access.require(scope, "ingest")
+        with held(ports.requests, scope, MAX_BODY_BYTES):
+            await self._single(scope, receive, send)
+
+    async def _single(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ports = self._ports
+        started = time.perf_counter()
         media_type(header(scope, b"content-type"), (JSON,))
         key = _idempotency_key(scope)
         body = await read_body(scope, receive, MAX_BODY_BYTES)
@@ -56,12 +62,15 @@ class Ingest:
             await send_json(send, error.status, answer.invalid(error))
             return
         submission = ports.router.route(event, event_id, single=True, idempotency_key=key)
-        (outcome,) = await ports.gatherer.submit([submission])
+        failpoints.reach("ingress.received", body)
+        (outcome,) = await ports.intake.submit([submission])
+        failpoints.reach("ingress.answered", body)
         elapsed_ms = (time.perf_counter() - started) * 1000
-        if outcome.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
+        if outcome.verdict in answer.TAKEN:
             shown = answer.public_id(event.data.get("eventId"), event_id, outcome)
             result = answer.processing_result(outcome, shown, ports.mode, elapsed_ms)
-            await send_json(send, 202 if outcome.verdict is Verdict.ACCEPTED else 200, result)
+            status = 200 if outcome.verdict is Verdict.DUPLICATE else 202
+            await send_json(send, status, result)
             return
         limited = outcome.verdict is Verdict.LIMITED
         wait = answer.retry_after_s(
@@ -78,8 +87,13 @@ class Ingest:
     async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /events/batch``: each item has its own fate."""
         ports = self._ports
-        started = time.perf_counter()
         ports.access.require(scope, "ingest")
+        with held(ports.requests, scope, MAX_BATCH_BODY_BYTES):
+            await self._batch(scope, receive, send)
+
+    async def _batch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ports = self._ports
+        started = time.perf_counter()
         media = media_type(header(scope, b"content-type"), (JSON, NDJSON))
         key = _idempotency_key(scope)
         body = await read_body(scope, receive, MAX_BATCH_BODY_BYTES)
@@ -104,7 +118,7 @@ class Ingest:
             item_key = f"{key}:{index}" if key else None
             submissions.append(ports.router.route(event, event_id, idempotency_key=item_key))
             places.append((index, event.type))
-        outcomes = await ports.gatherer.submit(submissions) if submissions else []
+        outcomes = await ports.intake.submit(submissions) if submissions else []
         for (index, event_type), outcome in zip(places, outcomes, strict=True):
             report.settle(index, event_type, outcome)
         status, result, headers = report.answer((time.perf_counter() - started) * 1000)

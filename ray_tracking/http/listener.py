@@ -4,12 +4,17 @@ The public port: uvicorn inside the replica, on a socket that all replicas of a 
 The kernel spreads connections over the sockets that listen on one port with
 ``SO_REUSEPORT``, so a replica that comes or goes changes nothing for the others, and
 no proxy stands between a mail client and us.
+
+A replica that goes answers everybody whom the kernel has given to it. What is left to
+chance is a handshake under way at the very moment at which its socket closes, which the
+kernel hands on where ``net.ipv4.tcp_migrate_req`` is 1.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,16 +24,60 @@ import uvicorn
 from ray_tracking.errors import StartError
 
 _BACKLOG = 2048
-#: Requests that are still running after this long at the end are cut off.
-_GRACE_S = 8
+#: At the end, a connection without a request is closed after so long: until then, its next
+#: request is answered, and told that it was the last.
+_IDLE_FOR_S = 1.0
+#: Requests that are still running so long after that are cut off.
+_GRACE_S = 7
 
 
 class _Server(uvicorn.Server):
-    """Leaves the process's signals alone: Serve decides when a replica ends."""
+    """Leaves the process's signals alone, as Serve decides when a replica ends; goes politely."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._leave_port(sockets or [])
+        # In place: the requests that are running hold this list too.
+        self.server_state.default_headers.append((b"connection", b"close"))
+        until_s = time.monotonic() + _IDLE_FOR_S
+        while self.server_state.connections:
+            if time.monotonic() > until_s:
+                break
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+    async def _leave_port(self, sockets: list[socket.socket]) -> None:
+        """Close the sockets, and take in who has connected but was not yet accepted."""
+        late: list[socket.socket] = []
+        for server, listening in zip(self.servers, sockets, strict=True):
+            # Nothing between the two: the kernel resets whoever comes in between.
+            late += _accept_all(listening)
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in late:
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+
+def _accept_all(listening: socket.socket) -> list[socket.socket]:
+    connections: list[socket.socket] = []
+    while True:
+        try:
+            connection, _ = listening.accept()
+        except BlockingIOError:
+            return connections
+        except ConnectionError:
+            continue  # its client has gone
+        connection.setblocking(False)
+        connections.append(connection)
 
 
 class Listener:

@@ -32,6 +32,7 @@ _TAGS = {
     "ingest": "Events over the API.",
     "hits": "Pixels and tracked links, as mail clients fetch them.",
     "reading": "Campaigns, from the stored rows.",
+    "dead letters": "Events that Postgres refused for what they are.",
     "service": "How the service is.",
 }
 #: What the validator asks beyond the models.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ray_tracking.events import LANES, EventType
+from ray_tracking.pipeline.letters import LetterStatus
 
 Schema = dict[str, Any]
 
@@ -52,6 +53,7 @@ _DETAILS: Schema = {
     "description": "Everything that is wrong, field by field.",
 }
 _FAILED: Schema = {"const": False}
+_DISCARDED: Schema = {"const": LetterStatus.DISCARDED.value}
 _CURSOR = _or_null({"type": "string", "description": "Send it as `after` for the next page."})
 
 ANSWERS: dict[str, Schema] = {
@@ -97,6 +99,7 @@ ANSWERS: dict[str, Schema] = {
             },
             **dict.fromkeys(_COUNTS, _COUNT),
             "broadcasted": {**_COUNT, "description": "Handed to the live log."},
+            "fallback": {"const": True, "description": "Some are in the spool, not in the log."},
             "processingTime": _MILLISECONDS,
             "breakdown": {
                 "type": "array",
@@ -112,6 +115,7 @@ ANSWERS: dict[str, Schema] = {
             "error": {"type": "string", "description": "Where all were refused for one reason."},
         },
         "error",
+        "fallback",
         description="The counts processed to overloaded add up to the items sent.",
     ),
     "ItemError": _object(
@@ -167,6 +171,63 @@ ANSWERS: dict[str, Schema] = {
     "StoredEventPage": _object(
         {"items": {"type": "array", "items": ref("StoredEvent")}, "next": _CURSOR}
     ),
+    "DeadLetter": _object(
+        {
+            "id": {"type": "string", "format": "uuid"},
+            "eventType": _STRING,
+            "eventData": _or_null(
+                {"type": "object", "description": "As it was accepted; null if it cannot be read."}
+            ),
+            "failureReason": _STRING,
+            "failedAt": {**_TIME, "description": "The last time."},
+            "attempts": {"type": "integer", "minimum": 1},
+            "position": ref("LogPlace"),
+            "status": ref("LetterStatus"),
+            "campaignId": _or_null(_STRING),
+            "firstFailedAt": _TIME,
+            "sqlstate": _or_null({"type": "string", "description": "Postgres' code, if any."}),
+            "raw": {
+                "type": "string",
+                "contentEncoding": "base64",
+                "description": "The row as COPY would have had it, where eventData is null.",
+            },
+        },
+        "raw",
+        description="An event that Postgres refused. Its position is that of the last try.",
+    ),
+    "LetterStatus": {
+        "enum": [status.value for status in LetterStatus],
+        "description": "redriven: it became a row after all. discarded: it never will.",
+    },
+    "DeadLetterPage": _object(
+        {"items": {"type": "array", "items": ref("DeadLetter")}, "next": _CURSOR}
+    ),
+    "RedriveRequest": _object(
+        {name: {"type": "string", "minLength": 1} for name in ("campaignId", "reason")},
+        "campaignId",
+        "reason",
+    ),
+    "Redriven": _object(
+        {"success": {"const": True}, "id": _STRING, "redriven": {"const": 1}},
+        description="The log has it. It is a row, and the letter redriven, in a moment; or the "
+        "same letter is dead again.",
+    ),
+    "RedriveResult": _object(
+        {
+            "success": {
+                "type": "boolean",
+                "description": "False when there were letters and none was taken.",
+            },
+            "redriven": {**_COUNT, "description": "Those that the log has."},
+            "failed": {**_COUNT, "description": "Those that it did not take; they stay dead."},
+            "error": {"type": "string", "description": "Where some failed."},
+            "retryAfter": _WAIT,
+        },
+        "error",
+        "retryAfter",
+        description="Of the letters that were dead when it began.",
+    ),
+    "Discarded": _object({"success": {"const": True}, "id": _STRING, "status": _DISCARDED}),
     "HealthStatus": _object(
         {
             "timestamp": _TIME,

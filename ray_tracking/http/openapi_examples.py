@@ -124,3 +124,22 @@ PARTLY = {
         }
     ],
 }  # fmt: skip
+LETTER: dict[str, Any] = {
+    "id": ACCEPTED["eventId"],
+    "eventType": EventType.EMAIL_OPEN.value,
+    "eventData": EVENT_DATA[EventType.EMAIL_OPEN],
+    "failureReason": 'new row for relation "events_20261123" violates check constraint "no_opens"',
+    "failedAt": "2026-11-23T19:00:01.250Z",
+    "attempts": 1,
+    "position": ACCEPTED["result"],
+    "status": "dead",
+    "campaignId": "campaign_123",
+    "firstFailedAt": "2026-11-23T19:00:01.250Z",
+    "sqlstate": "23514",
+}
+REDRIVE_REQUESTS: dict[str, Any] = {
+    "campaign": {"campaignId": "campaign_123"},
+    "reason": {"reason": "no_opens"},
+    "all": {},
+}
+REDRIVEN = {"success": True, "redriven": 42, "failed": 0}

@@ -7,7 +7,7 @@ from typing import Any
 from ray_tracking.events import MAX_BATCH_EVENTS
 from ray_tracking.http import openapi_examples as examples
 from ray_tracking.http.openapi_answers import ref
-from ray_tracking.http.query import DEFAULT_LIMIT, MAX_LIMIT
+from ray_tracking.http.paging import DEFAULT_LIMIT, MAX_LIMIT
 from ray_tracking.pipeline.receive import JSON, NDJSON
 
 _Object = dict[str, Any]
@@ -52,7 +52,9 @@ def responses() -> _Object:
         "400": _answer("The body cannot be read.", "Error"),
         "401": _answer("No key, or an unknown one.", "Error", "WWW-Authenticate"),
         "403": _answer("The key lacks the scope.", "Error"),
+        "404": _answer("There is none.", "Error"),
         "405": _answer("Another method.", "Error", "Allow"),
+        "409": _answer("Its status does not allow it; the text names the status.", "Error"),
         "413": _answer("The body is too large, or the batch has too many events.", "Error"),
         "415": _answer("A body of another type; the text names the header to send.", "Error"),
         "422": _answer("Something is not valid.", "Invalid", invalid=examples.INVALID),
@@ -110,6 +112,22 @@ def paths() -> _Object:
             )
         },
         "/campaigns/{campaign_id}/events": {"get": _campaign_events(campaign)},
+        **_dead_letters(),
+        "/metrics": {
+            "get": _operation(
+                "metrics",
+                "service",
+                "The whole cluster's figures, for Prometheus",
+                "read",
+                {
+                    "200": {
+                        "description": "Prometheus text.",
+                        "content": {"text/plain": {"schema": {"type": "string"}}},
+                    },
+                    **_refusals(405, 503),
+                },
+            )
+        },
         "/livez": {"get": _text("livez", "Is it alive")},
         "/readyz": {"get": _text("readyz", "Does it take events", why_not="Why not.")},
         "/health/tracking": {"get": _health()},
@@ -250,14 +268,96 @@ def _campaign_events(campaign: _Object) -> _Object:
             _parameter("query", "type", ref("EventType")),
             _parameter("query", "from", time, "The first of the events' own times."),
             _parameter("query", "to", time, "Before this time."),
-            _parameter(
-                "query",
-                "limit",
-                {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-            ),
-            _parameter("query", "after", {"type": "string"}, "The `next` of the page before."),
+            *_PAGE,
         ],
     )
+
+
+_PAGE = [
+    _parameter(
+        "query",
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    ),
+    _parameter("query", "after", {"type": "string"}, "The `next` of the page before."),
+]
+_CHOSEN_LETTERS = [
+    _parameter("query", "campaignId", {"type": "string", "minLength": 1}),
+    _parameter(
+        "query",
+        "reason",
+        {"type": "string", "minLength": 1},
+        "A part of the failureReason, in upper or lower case, or an sqlstate.",
+    ),
+]
+
+
+def _dead_letters() -> _Object:
+    tag, scope = "dead letters", "admin"
+    letter = [_parameter("path", "letter_id", {"type": "string"}, "The event's own id.")]
+    page = _answer("A page.", "DeadLetterPage", page={"items": [examples.LETTER], "next": None})
+    browse = _operation(
+        "listDeadLetters",
+        tag,
+        "Those that failed last first",
+        scope,
+        {"200": page, **_refusals(405, 422, 503)},
+        parameters=[*_CHOSEN_LETTERS, _parameter("query", "status", ref("LetterStatus")), *_PAGE],
+    )
+    show = _operation(
+        "deadLetter",
+        tag,
+        "One letter",
+        scope,
+        {
+            "200": _answer("It.", "DeadLetter", letter=examples.LETTER),
+            **_refusals(404, 405, 503),
+        },
+        parameters=letter,
+    )
+    discard = _operation(
+        "discardDeadLetter",
+        tag,
+        "Give it up: it stays to be seen, and never becomes a row",
+        scope,
+        {
+            "200": _answer("It is discarded, or was already.", "Discarded"),
+            **_refusals(404, 405, 409, 503),
+        },
+        parameters=letter,
+    )
+    redrive = _operation(
+        "redriveDeadLetter",
+        tag,
+        "Send it to the log again",
+        scope,
+        {"202": _answer("The log has it.", "Redriven"), **_refusals(404, 405, 409, 503)},
+        parameters=letter,
+    )
+    redrive_many = _operation(
+        "redriveDeadLetters",
+        tag,
+        "Send all to the log again that are dead now, or those chosen in the query or the body",
+        scope,
+        {
+            "202": _answer("The log has them.", "RedriveResult", redriven=examples.REDRIVEN),
+            "207": _answer("It has some of them.", "RedriveResult", "Retry-After"),
+            "503": {
+                "description": "It has none of them, or Postgres cannot be asked. Come again.",
+                "headers": {"Retry-After": {"$ref": "#/components/headers/Retry-After"}},
+                "content": {JSON: {"schema": {"anyOf": [ref("RedriveResult"), ref("ComeAgain")]}}},
+            },
+            **_refusals(400, 405, 413, 415, 422),
+        },
+        parameters=_CHOSEN_LETTERS,
+        requestBody={"content": _content("RedriveRequest", **examples.REDRIVE_REQUESTS)},
+    )
+    return {
+        "/dead-letters": {"get": browse},
+        "/dead-letters/redrive": {"post": redrive_many},
+        "/dead-letters/{letter_id}": {"get": show, "delete": discard},
+        "/dead-letters/{letter_id}/redrive": {"post": redrive},
+    }
 
 
 def _health() -> _Object:

@@ -11,12 +11,18 @@ from typing import Any
 from ray_tracking.http.access import Access
 from ray_tracking.http.client_address import TrustedProxies
 from ray_tracking.http.gatherer import Gatherer
+from ray_tracking.http.intake import Intake
+from ray_tracking.http.spooler import Spooler
+from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router, event_id
 from ray_tracking.pipeline.validate import Rule
 from ray_tracking.settings import Settings
 from ray_tracking.sources.tokens import TokenKeys
 from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.queries import Queries
+
+#: What all requests of a replica together may take while they are worked on.
+MAX_REQUEST_BYTES = 256 * 1024 * 1024
 
 
 @dataclass
@@ -33,12 +39,21 @@ class Ports:
     health: Callable[[], Awaitable[dict[str, Any]]]
     #: Whether events can be taken now, and if not, why.
     ready: Callable[[], Awaitable[str | None]]
+    #: The figures of the whole system for Prometheus; None if nobody can tell.
+    metrics: Callable[[], Awaitable[bytes | None]]
     rules: Sequence[Rule] = ()
+    #: None where the spool is off.
+    spooler: Spooler | None = None
+    intake: Intake = field(init=False)
+    #: Requests with events that are being worked on.
+    requests: Room = field(init=False)
     access: Access = field(init=False)
     proxies: TrustedProxies = field(init=False)
     _random: bytes = b""
 
     def __post_init__(self) -> None:
+        self.requests = Room(self.settings.max_buffer_size, MAX_REQUEST_BYTES)
+        self.intake = Intake(self.gatherer, self.spooler)
         self.access = Access(self.settings.api_keys)
         self.proxies = TrustedProxies(self.settings.trusted_proxies)
 

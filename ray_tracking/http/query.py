@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -12,16 +11,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ray_tracking.errors import InvalidEvent
 from ray_tracking.events import TYPES_BY_NAME, EventType
+from ray_tracking.http.paging import database_away, page, read_page
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.formulas import campaign_stats
 from ray_tracking.pipeline.receive import NDJSON
 from ray_tracking.pipeline.rows import encode_json
-from ray_tracking.stores.queries import Cursor, EventFilter
+from ray_tracking.stores.cursor import Cursor
+from ray_tracking.stores.queries import EventFilter
 from ray_tracking.stores.rows import StoreUnavailable
-
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1000
 
 
 class Query:
@@ -44,7 +42,7 @@ class Query:
         except InvalidEvent as error:
             return JSONResponse(answer.invalid(error), 422)
         except StoreUnavailable:
-            return _database_away()
+            return database_away()
         return JSONResponse(campaign_stats(campaign_id, counts, as_of=datetime.now(UTC)))
 
     async def events(self, request: Request) -> Response:
@@ -63,8 +61,8 @@ class Query:
                 campaign_id, chosen, limit=limit, after=after
             )
         except StoreUnavailable:
-            return _database_away()
-        return JSONResponse({"items": items, "next": str(cursor) if cursor else None})
+            return database_away()
+        return page(items, cursor)
 
 
 def _read_campaign(request: Request) -> str:
@@ -93,18 +91,7 @@ def _read_parameters(request: Request) -> tuple[EventFilter, int, Cursor | None]
     if event_type is not None and event_type not in TYPES_BY_NAME:
         wrong.append(("type", f"is not one of {', '.join(EventType)}"))
     span = [_read_time(given.get(name), name, wrong) for name in ("from", "to")]
-    limit = DEFAULT_LIMIT
-    if (text := given.get("limit")) is not None:
-        if re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= MAX_LIMIT:
-            limit = int(text)
-        else:
-            wrong.append(("limit", f"must be a number from 1 to {MAX_LIMIT}"))
-    after = None
-    if (text := given.get("after")) is not None:
-        try:
-            after = Cursor.parse(text)
-        except ValueError as error:
-            wrong.append(("after", str(error)))
+    limit, after = read_page(given, wrong)
     if wrong:
         raise InvalidEvent(wrong)
     return EventFilter(event_type, *span), limit, after
@@ -129,17 +116,12 @@ async def _stream(pages: AsyncIterator[list[dict[str, Any]]]) -> Response:
     try:
         first: list[dict[str, Any]] = await anext(pages, [])
     except StoreUnavailable:
-        return _database_away()
+        return database_away()
 
     async def lines() -> AsyncIterator[bytes]:
-        page: list[dict[str, Any]] | None = first
-        while page:
-            yield b"".join([encode_json(item) + b"\n" for item in page])
-            page = await anext(pages, None)
+        items: list[dict[str, Any]] | None = first
+        while items:
+            yield b"".join([encode_json(item) + b"\n" for item in items])
+            items = await anext(pages, None)
 
     return StreamingResponse(lines(), media_type=NDJSON)
-
-
-def _database_away() -> Response:
-    body = {"success": False, "error": "Postgres does not answer; events are still taken"}
-    return JSONResponse(body, 503, {"Retry-After": "2"})

@@ -34,8 +34,9 @@ from ray_tracking.http.client_address import client_address
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.enrich import enrich
-from ray_tracking.pipeline.gather import Verdict
+from ray_tracking.pipeline.gather import Outcome, Verdict
 from ray_tracking.pipeline.receive import JSON, MAX_BODY_BYTES, media_type, parse_single
+from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Submission
 from ray_tracking.pipeline.rows import iso_utc
 from ray_tracking.pipeline.validate import explain
@@ -65,7 +66,7 @@ _NOT_FOUND = (
     b"<h1>This link does not work</h1>"
     b"<p>It may have been cut off on its way. Open it from the original message.</p></html>"
 )
-#: A hit that the log cannot take now is offered again, for so long.
+#: A hit that neither log nor spool can take now is offered again, for so long.
 _KEEP_TRYING_S = 60.0
 _TRY_AGAIN_S = 0.5
 
@@ -96,10 +97,13 @@ class Tracking:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._hits: set[asyncio.Task[bool]] = set()
+        #: Hits that are not durable yet.
+        self.room = Room(ports.settings.max_buffer_size)
         #: Answered before it was known whether they are durable.
         self.unconfirmed = 0
-        #: Given up: neither log nor memory could take them.
+        #: Given up: neither log nor spool nor memory could take them.
         self.lost = 0
+        self._closing = False
 
     async def pixel(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``GET /pixel/{token}``: always the GIF."""
@@ -140,7 +144,8 @@ class Tracking:
         await send_json(send, 201, answered)
 
     async def drain(self) -> None:
-        """Return when every hit is durable or given up."""
+        """Return when every hit is durable or given up. None is offered another time."""
+        self._closing = True
         if self._hits:
             await asyncio.wait(self._hits)
 
@@ -183,13 +188,17 @@ class Tracking:
     ) -> bool:
         """Send the event on its way; whether it was durable in time for the answer."""
         submission = self._submission(scope, token, event_type, said, link)
-        if len(self._hits) >= self._ports.settings.max_buffer_size:
-            self.lost += 1
-            log.error("hit lost", reason="too many hits are waiting for the log")
+        if not self.room.take(1, submission.size_bytes):
+            self._lose("too many hits are waiting for the log")
             return False
         task = asyncio.create_task(self._persist(submission))
         self._hits.add(task)
-        task.add_done_callback(self._hits.discard)
+
+        def over(task: asyncio.Task[bool]) -> None:
+            self._hits.discard(task)
+            self.room.leave(1, submission.size_bytes)
+
+        task.add_done_callback(over)
         done, _ = await asyncio.wait([task], timeout=self._ports.settings.answer_timeout_ms / 1000)
         if not done:
             self.unconfirmed += 1
@@ -197,17 +206,37 @@ class Tracking:
         return task.result()
 
     async def _persist(self, submission: Submission) -> bool:
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + _KEEP_TRYING_S
+        """Whether the event is durable, in the end."""
+        deadline_s = asyncio.get_running_loop().time() + _KEEP_TRYING_S
+        intake = self._ports.intake
+        (outcome,) = await intake.submit([submission], keep=True)
+        while outcome.verdict not in answer.TAKEN:
+            unclear = outcome.verdict is Verdict.UNAVAILABLE
+            await asyncio.sleep(_TRY_AGAIN_S)
+            if asyncio.get_running_loop().time() >= deadline_s or self._closing:
+                self._lose("neither the log nor the spool took it in time")
+                return False
+            if unclear:
+                outcome = await self._repeat(submission)
+            else:
+                (outcome,) = await intake.submit([submission], keep=True)
+        return True
+
+    async def _repeat(self, submission: Submission) -> Outcome:
+        """
+        An event that may be in the log: ask until it is clear.
+
+        It never goes to the spool, and there is no other end than an answer, or ours.
+        """
         while True:
             (outcome,) = await self._ports.gatherer.submit([submission])
-            if outcome.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
-                return True
-            if loop.time() >= deadline_s:
-                self.lost += 1
-                log.error("hit lost", reason="the log did not take it in time")
-                return False
+            if outcome.verdict in answer.TAKEN or self._closing:
+                return outcome
             await asyncio.sleep(_TRY_AGAIN_S)
+
+    def _lose(self, reason: str) -> None:
+        self.lost += 1
+        log.error("hit lost", reason=reason)
 
     def _submission(
         self,

@@ -12,5 +12,6 @@ a random number: a step takes values (and ``now``) and returns values.
     write      what a reader may do next: gaps, positions, flushes
 
 Beside the path: ``rows`` (the binary form of a row), ``links`` (which URLs we
-follow), ``window`` and ``rate`` (the two memories of admission).
+follow), ``window`` and ``rate`` (the two memories of admission), ``letters`` (what
+Postgres refused, shown and sent again).
 """

@@ -6,25 +6,38 @@ it. Between the two the event can still be lost, so only a definite refusal by t
 releases the reservation: an identity that were remembered at once would turn an honest
 retry into a "duplicate" of an event that nobody has. While an append is unclear, the
 partition keeps reservation, id and bytes, repeats exactly those, and takes nothing new.
+
+Events out of a spool were acknowledged already: they cannot be refused, only recognised.
+They are judged as of the time when they came in. The log is their drain's cursor: an entry
+of theirs says from where in the spool its chunk goes, and that everything before is done.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from ray_tracking.events import LANES, Lane
-from ray_tracking.pipeline.append import Entry, EntryId, encode_batch, remembered
+from ray_tracking.pipeline.append import (
+    Entry,
+    EntryId,
+    SpoolChunk,
+    encode_batch,
+    remembered,
+)
 from ray_tracking.pipeline.gather import Outcome, Verdict
 from ray_tracking.pipeline.rate import RateLimits, RatePolicy
-from ray_tracking.pipeline.route import HIT, SINGLE, Submission, received_ms
+from ray_tracking.pipeline.route import HIT, REDRIVE, SINGLE, Submission, received_ms
 from ray_tracking.pipeline.window import Window, WindowPolicy, same_event
 
 #: What a refused append means: the log took nothing, and may again in a moment.
 RETRY_AFTER_S = 1.0
 _PARKED = LANES.index(Lane.PARKED)
+UNAVAILABLE = Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+AWAY = Outcome(Verdict.AWAY, retry_after_s=RETRY_AFTER_S)
+_ACCEPTED = Outcome(Verdict.ACCEPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +66,25 @@ class State(Enum):
     REFUSED = "refused"
 
 
+_Charge = tuple[RateLimits, int]
+
+
 class Append:
     """Events of one lane that go into the log together, as one entry."""
 
     __slots__ = (
-        "fields", "id", "lane", "offered_ms", "partition", "size_bytes", "state", "submissions",
+        "charges", "fields", "id", "lane", "partition", "size_bytes", "spool", "state",
+        "submissions",
     )  # fmt: skip
 
-    def __init__(self, partition: int, lane: int) -> None:
+    def __init__(self, partition: int, lane: int, spool: SpoolChunk | None = None) -> None:
         self.partition = partition
         self.lane = lane
+        self.spool = spool
         self.state = State.OPEN
         self.submissions: list[Submission] = []
-        #: When each was charged to its campaign's rate.
-        self.offered_ms: list[int] = []
+        #: To what each was charged and when; None for those past the rate, or over it.
+        self.charges: list[_Charge | None] = []
         self.size_bytes = 0
         self.id: EntryId | None = None
         self.fields: dict[bytes, bytes] = {}
@@ -83,12 +101,31 @@ class Reservation:
     def outcome(self) -> Outcome:
         """What became of it, once the append is not open any more."""
         append = self.append
+        if append.state is State.REFUSED:
+            return AWAY
         if append.state is not State.DONE or append.id is None:
-            return Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+            return UNAVAILABLE
         position = (append.partition, append.lane, *append.id, self.index)
         if self.is_repeat:
             return Outcome(Verdict.DUPLICATE, position, append.submissions[self.index].event_id)
         return Outcome(Verdict.ACCEPTED, position)
+
+
+@dataclass(slots=True)
+class Drained:
+    """How far a spool has been drained into a partition: all of it before ``start``, and these."""
+
+    start: int = 0
+    #: Of each event its chunk's end: chunks overlap when a feeder begins again.
+    ends: dict[bytes, int] = field(default_factory=dict)
+
+    def note(self, start: int, end: int, event_ids: Iterable[bytes]) -> None:
+        """An entry with events of a chunk is in the log; in any order of chunks."""
+        if start > self.start:
+            self.start = start
+            self.ends = {event_id: to for event_id, to in self.ends.items() if to > start}
+        if end > self.start:
+            self.ends.update(dict.fromkeys(event_ids, end))
 
 
 class Partition:
@@ -116,6 +153,9 @@ class Partition:
         self._full: list[Append] = []
         self._in_flight: list[Append] = []
         self._reserved: dict[bytes, list[tuple[Append, int]]] = {}
+        #: Of events that waited in a spool for longer than the window.
+        self._late_rates = RateLimits(policy.rate)
+        self._drained: dict[str, Drained] = {}
         #: The entries that the windows may still need, ``(id, appended_ms)``, for each lane.
         self._recent: list[deque[tuple[EntryId, int]]] = [deque() for _ in LANES]
 
@@ -125,54 +165,101 @@ class Partition:
         return any(append.state is State.UNCLEAR for append in self._in_flight)
 
     @property
-    def buffered_events(self) -> int:
-        """Events that have a place and are not in the log."""
-        waiting = (*self._open.values(), *self._full, *self._in_flight)
-        return sum(len(append.submissions) for append in waiting)
+    def has_waiting(self) -> bool:
+        """Is there something that was not sent yet?"""
+        return bool(self._open or self._full)
 
     def restore(self, entry: Entry, lane: int, *, now_ms: int) -> None:
         """Remember a batch that an earlier owner appended. Oldest first."""
         self._recent[lane].append((entry.id, entry.header.appended_ms))
-        for index, submission in enumerate(remembered(entry.header, self.number, lane)):
+        submissions = list(remembered(entry.header, self.number, lane))
+        for index, submission in enumerate(submissions):
             self.window.remember(submission, (self.number, lane, *entry.id, index))
-            if lane != _PARKED:
+            if lane != _PARKED and not submission.flags & REDRIVE:
                 at_ms = received_ms(submission.event_id)
                 self.rates.restore(submission.key, at_ms=at_ms, now_ms=now_ms)
+        self._note_drained(entry.header.spool, submissions)
 
     def last_id(self, lane: int) -> EntryId:
         """The last entry of ours that the log is known to have."""
         return EntryId(self.epoch, self.next_seq[lane] - 1)
 
-    def offer(self, submission: Submission, *, now_ms: int) -> Outcome | Reservation:
+    def offer(
+        self, submission: Submission, *, now_ms: int, shut: Outcome | None = None
+    ) -> Outcome | Reservation:
         """
         Decide on one event, and reserve its identity if it gets a place.
 
-        A duplicate costs its campaign nothing: the window is asked before the rate.
+        A duplicate costs its campaign nothing: the window is asked before the rate. A
+        dead letter sent again is past both.
 
         Args:
             submission: The event.
             now_ms: Unix time by a clock that never goes back.
+            shut: If nothing gets a place now, what is said instead.
         """
-        if seen := self.window.find(submission):
-            if seen.event_id == submission.event_id:
-                # The same event again, repeated inside the system: not a duplicate.
-                return Outcome(Verdict.ACCEPTED, seen.position)
-            return Outcome(Verdict.DUPLICATE, seen.position, seen.event_id)
-        if self.unclear:
-            return Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
-        for append, index in self._reserved.get(submission.digest, ()):
-            first = append.submissions[index]
-            if same_event(self.policy.window, submission, first.event_id, first.occurred_us):
-                return Reservation(append, index, first.event_id != submission.event_id)
-        lane = submission.lane
-        wait_s = self.rates.charge(
-            submission.key, single=bool(submission.flags & SINGLE), now_ms=now_ms
-        )
-        if wait_s:
-            if not submission.flags & HIT:
-                return Outcome(Verdict.LIMITED, retry_after_s=wait_s)
-            lane = _PARKED
-        return self._place(submission, lane, now_ms)
+        shut = shut or (AWAY if self.unclear else None)
+        redrive = submission.flags & REDRIVE
+        if not redrive and (known := self._recognise(submission, shut)):
+            return known
+        if shut:
+            return shut
+        if redrive:
+            return self._place(submission, submission.lane, None)
+        single = bool(submission.flags & SINGLE)
+        wait_s = self.rates.charge(submission.key, single=single, now_ms=now_ms)
+        if not wait_s:
+            return self._place(submission, submission.lane, (self.rates, now_ms))
+        if submission.flags & HIT:
+            return self._place(submission, _PARKED, None)
+        return Outcome(Verdict.LIMITED, retry_after_s=wait_s)
+
+    def offer_spooled(
+        self,
+        submission: Submission,
+        chunk: SpoolChunk,
+        offset: int,
+        *,
+        now_ms: int,
+        shut: Outcome | None = None,
+    ) -> Outcome | Reservation:
+        """
+        Decide on one event out of a spool, as of the time when it came in.
+
+        Over its campaign's rate it is parked, not refused: it was acknowledged.
+
+        Args:
+            submission: The event.
+            chunk: What is being drained. Everything before it is done.
+            offset: Where in the spool the event stands.
+            now_ms: Unix time by a clock that never goes back.
+            shut: If nothing gets a place now, what is said instead.
+        """
+        shut = shut or (AWAY if self.unclear else None)
+        spool_id, start, end = chunk
+        if drained := self._drained.get(spool_id):
+            start = max(start, drained.start)
+            if offset < start or submission.event_id in drained.ends:
+                return _ACCEPTED
+        if known := self._recognise(submission, shut):
+            return known
+        if shut:
+            return shut
+        at_ms = min(received_ms(submission.event_id), now_ms)
+        late = at_ms < now_ms - self.policy.rate.window_ms
+        rates = self._late_rates if late else self.rates
+        single = bool(submission.flags & SINGLE)
+        stretch = (spool_id, start, end)
+        if rates.charge(submission.key, single=single, now_ms=at_ms):
+            return self._place(submission, _PARKED, None, stretch)
+        return self._place(submission, submission.lane, (rates, at_ms), stretch)
+
+    def forget_spools(self, present: Container[str]) -> None:
+        """Spools that are no more will not be drained again."""
+        for spool_id in [spool_id for spool_id in self._drained if spool_id not in present]:
+            del self._drained[spool_id]
+        if not self._drained and len(self._late_rates):
+            self._late_rates = RateLimits(self.policy.rate)
 
     def take(self, *, now_ms: int) -> list[Append]:
         """
@@ -197,6 +284,7 @@ class Partition:
                 total=self.totals[lane] + len(append.submissions),
                 appended_ms=now_ms,
                 compress=self.policy.compress,
+                spool=append.spool,
             )
         self._in_flight = list(ready.values())
         return list(self._in_flight)
@@ -216,20 +304,26 @@ class Partition:
         for index, submission in enumerate(append.submissions):
             position = (self.number, append.lane, *append.id, index)
             self.window.remember(submission, position)
+        self._note_drained(append.spool, append.submissions)
         self._settle(append)
 
     def refused(self, append: Append) -> None:
         """The log definitely does not have it: the events may be sent again."""
         append.state = State.REFUSED
-        if append.lane != _PARKED:
-            for submission, at_ms in zip(append.submissions, append.offered_ms, strict=True):
+        for submission, charge in zip(append.submissions, append.charges, strict=True):
+            if charge is not None:
+                rates, at_ms = charge
                 single = bool(submission.flags & SINGLE)
-                self.rates.refund(submission.key, single=single, at_ms=at_ms)
+                rates.refund(submission.key, single=single, at_ms=at_ms)
         self._settle(append)
 
     def became_unclear(self, append: Append) -> None:
         """Nobody knows: keep everything, and refuse what has a place but was not sent."""
         append.state = State.UNCLEAR
+        self.refuse_waiting()
+
+    def refuse_waiting(self) -> None:
+        """Nothing that has a place and was not sent will be."""
         for waiting in [*self._full, *self._open.values()]:
             self.refused(waiting)
         self._full.clear()
@@ -254,19 +348,50 @@ class Partition:
         needed = self._recent[lane][0][0] if self._recent[lane] else self.last_id(lane)
         return min(stored, needed, self.last_id(lane))
 
-    def _place(self, submission: Submission, lane: int, now_ms: int) -> Reservation:
+    def _recognise(
+        self, submission: Submission, shut: Outcome | None
+    ) -> Outcome | Reservation | None:
+        """Is it in the log, or on its way there?"""
+        if seen := self.window.find(submission):
+            if seen.event_id == submission.event_id:
+                # The same event again, repeated inside the system: not a duplicate.
+                return Outcome(Verdict.ACCEPTED, seen.position)
+            return Outcome(Verdict.DUPLICATE, seen.position, seen.event_id)
+        for append, index in self._reserved.get(submission.digest, ()):
+            first = append.submissions[index]
+            if first.event_id == submission.event_id:
+                return UNAVAILABLE if append.state is State.UNCLEAR else Reservation(append, index)
+            same = same_event(self.policy.window, submission, first.event_id, first.occurred_us)
+            if same and not shut:
+                return Reservation(append, index, is_repeat=True)
+        return None
+
+    def _note_drained(self, chunk: SpoolChunk | None, submissions: Iterable[Submission]) -> None:
+        if chunk is not None:
+            spool_id, start, end = chunk
+            drained = self._drained.setdefault(spool_id, Drained())
+            drained.note(start, end, (submission.event_id for submission in submissions))
+
+    def _place(
+        self,
+        submission: Submission,
+        lane: int,
+        charge: _Charge | None,
+        spool: SpoolChunk | None = None,
+    ) -> Reservation:
         append = self._open.get(lane)
         if append is not None and (
-            len(append.submissions) >= self.policy.max_entry_events
+            append.spool != spool
+            or len(append.submissions) >= self.policy.max_entry_events
             or append.size_bytes + submission.size_bytes > self.policy.max_entry_bytes
         ):
             self._full.append(append)
             append = None
         if append is None:
-            append = self._open[lane] = Append(self.number, lane)
+            append = self._open[lane] = Append(self.number, lane, spool)
         index = len(append.submissions)
         append.submissions.append(submission)
-        append.offered_ms.append(now_ms)
+        append.charges.append(charge)
         append.size_bytes += submission.size_bytes
         self._reserved.setdefault(submission.digest, []).append((append, index))
         return Reservation(append, index)

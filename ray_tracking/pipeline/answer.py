@@ -17,11 +17,16 @@ LIMITED = "Rate limit exceeded"
 OVERLOADED = "The service cannot take this event now"
 
 _COUNTS = ("processed", "duplicates", "invalid", "rateLimited", "overloaded")
+#: It is durable, or was before.
+TAKEN = frozenset({Verdict.ACCEPTED, Verdict.SPOOLED, Verdict.DUPLICATE})
 _COUNT_OF = {
     Verdict.ACCEPTED: "processed",
+    Verdict.SPOOLED: "processed",
     Verdict.DUPLICATE: "duplicates",
     Verdict.LIMITED: "rateLimited",
     Verdict.UNAVAILABLE: "overloaded",
+    Verdict.AWAY: "overloaded",
+    Verdict.FULL: "overloaded",
 }
 #: A batch all of whose items were refused for this one reason has this status.
 _WHOLLY_REFUSED = {"rateLimited": (429, LIMITED), "overloaded": (503, OVERLOADED)}
@@ -53,7 +58,7 @@ def processing_result(
         mode: The processing mode in force.
         elapsed_ms: Since the request came in.
     """
-    return {
+    result = {
         "success": True,
         "eventId": event_id,
         "mode": mode,
@@ -61,6 +66,9 @@ def processing_result(
         "result": _place(outcome),
         "processingTime": round(elapsed_ms, 3),
     }
+    if outcome.verdict is Verdict.SPOOLED:
+        result["fallback"] = True
+    return result
 
 
 def public_id(given: str | None, minted: bytes, outcome: Outcome) -> str:
@@ -100,6 +108,7 @@ class BatchReport:
     by_type: dict[EventType | None, dict[str, int]] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
     longest_wait_s: float = 0.0
+    spooled: int = 0
 
     def refuse(self, index: int, event_type: EventType | None, error: InvalidEvent) -> None:
         """An item was not valid."""
@@ -109,7 +118,8 @@ class BatchReport:
     def settle(self, index: int, event_type: EventType, outcome: Outcome) -> None:
         """A valid item has its outcome."""
         self._count(_COUNT_OF[outcome.verdict], event_type)
-        if outcome.verdict in (Verdict.LIMITED, Verdict.UNAVAILABLE):
+        self.spooled += outcome.verdict is Verdict.SPOOLED
+        if outcome.verdict not in TAKEN:
             self.longest_wait_s = max(self.longest_wait_s, outcome.retry_after_s)
             text = LIMITED if outcome.verdict is Verdict.LIMITED else OVERLOADED
             wait = retry_after_s(outcome.retry_after_s, self.idempotency_window_ms)
@@ -124,11 +134,13 @@ class BatchReport:
         body: dict[str, Any] = {
             "success": refused < items,
             **totals,
-            "broadcasted": totals["processed"],
+            "broadcasted": totals["processed"] - self.spooled,
             "processingTime": round(elapsed_ms, 3),
             "breakdown": [{"eventType": kind, **counts} for kind, counts in self.by_type.items()],
             "errors": self.errors,
         }
+        if self.spooled:
+            body["fallback"] = True
         for reason, (status, text) in _WHOLLY_REFUSED.items():
             if totals[reason] == items:
                 wait = retry_after_s(self.longest_wait_s, self.idempotency_window_ms)

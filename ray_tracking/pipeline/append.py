@@ -50,6 +50,10 @@ class EntryId(NamedTuple):
 ORIGIN = EntryId(0, 0)
 
 
+#: A stretch of a spool: its id, and the offsets from which and up to which it goes.
+SpoolChunk = tuple[str, int, int]
+
+
 class Kind(IntEnum):
     BATCH = 0
     MARKER = 1
@@ -80,8 +84,9 @@ class Header(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     occurred_us: bytes = b""
     row_sizes: bytes = b""
     compressed: bool = False
-    #: Where a drained spool batch came from: (spool id, offset).
-    spool: tuple[str, int] | None = None
+    #: Of events out of a spool: (its id, start, end of their chunk). Everything before
+    #: the start is in this partition already.
+    spool: SpoolChunk | None = None
 
 
 class BadEntry(TrackingError):
@@ -133,7 +138,12 @@ def decode_entry(raw_id: bytes, fields: dict[bytes, bytes]) -> Entry:
 
 
 def encode_batch(
-    submissions: Sequence[Submission], *, total: int, appended_ms: int, compress: bool = False
+    submissions: Sequence[Submission],
+    *,
+    total: int,
+    appended_ms: int,
+    compress: bool = False,
+    spool: SpoolChunk | None = None,
 ) -> dict[bytes, bytes]:
     """
     Make a record batch of submissions of one partition and lane.
@@ -143,6 +153,7 @@ def encode_batch(
         total: Events in this lane after this batch.
         appended_ms: The owner's clock.
         compress: Whether to compress the body where that pays.
+        spool: Where they come from, if it is a spool.
     """
     index: dict[str, int] = {}
     key_index = array("H", [index.setdefault(s.key, len(index)) for s in submissions])
@@ -161,6 +172,7 @@ def encode_batch(
         occurred_us=array("q", [s.occurred_us for s in submissions]).tobytes(),
         row_sizes=array("I", [len(s.row) for s in submissions]).tobytes(),
         compressed=compressed,
+        spool=spool,
     )
     return encode_entry(header, zstandard.compress(body, 1) if compressed else body)
 

@@ -91,6 +91,34 @@ def unpack(blob: bytes) -> list[Submission]:
     return submissions
 
 
+class Chunk(msgspec.Struct, array_like=True, frozen=True):
+    """
+    A stretch of a spool on its way to a shard.
+
+    Everything before ``start`` is drained; ``offsets`` (u64 each) says where each of the
+    submissions in ``blob`` stands.
+    """
+
+    spool_id: str
+    start: int
+    end: int
+    offsets: bytes
+    blob: bytes
+
+
+_chunk_decoder = msgspec.msgpack.Decoder(Chunk)
+
+
+def pack_chunk(chunk: Chunk) -> bytes:
+    """Put a chunk into one blob."""
+    return _encoder.encode(chunk)
+
+
+def unpack_chunk(blob: bytes) -> Chunk:
+    """The chunk of :func:`pack_chunk`."""
+    return _chunk_decoder.decode(blob)
+
+
 class Verdict(IntEnum):
     """What became of one submission."""
 
@@ -100,8 +128,14 @@ class Verdict(IntEnum):
     DUPLICATE = 1
     #: Its campaign is over its rate.
     LIMITED = 2
-    #: It is not in the log now, or it is unclear whether it is; it may be sent again.
+    #: It is unclear whether it is in the log. It may be sent again, and is never spooled.
     UNAVAILABLE = 3
+    #: It is not in the log, because the log cannot be reached: a case for the spool.
+    AWAY = 4
+    #: It is not in the log, because a buffer or the log is full, or its partition is shut.
+    FULL = 5
+    #: It is in this node's spool, fsynced.
+    SPOOLED = 6
 
 
 class Outcome(msgspec.Struct, array_like=True, frozen=True):

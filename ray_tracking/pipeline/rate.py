@@ -25,7 +25,7 @@ class RatePolicy:
 
 
 @dataclass(slots=True)
-class _Sliding:
+class Sliding:
     """How many in the last ``window_ms``, in slots: ``[start, count]``, oldest first."""
 
     window_ms: int
@@ -83,7 +83,7 @@ class RateLimits:
     def __init__(self, policy: RatePolicy) -> None:
         self._policy = policy
         # In order of use: an idle campaign is the same as none, and is forgotten.
-        self._rates: OrderedDict[str, tuple[_Sliding, _Sliding]] = OrderedDict()
+        self._rates: OrderedDict[str, tuple[Sliding, Sliding]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._rates)
@@ -146,10 +146,10 @@ class RateLimits:
                 return
             del self._rates[key]
 
-    def _of(self, key: str) -> tuple[_Sliding, _Sliding]:
+    def _of(self, key: str) -> tuple[Sliding, Sliding]:
         rates = self._rates.get(key)
         if rates is None:
-            rates = (_Sliding(self._policy.window_ms), _Sliding(BURST_WINDOW_MS))
+            rates = (Sliding(self._policy.window_ms), Sliding(BURST_WINDOW_MS))
             self._rates[key] = rates
         else:
             self._rates.move_to_end(key)

@@ -42,6 +42,8 @@ SINGLE = 1 << 6
 #: A pixel or click hit: nobody can send it again, so it is parked, not refused.
 HIT = 1 << 7
 BOUNCE_SHIFT = 8
+#: A dead letter sent again: past dedup and rate, and a row only if its letter is still dead.
+REDRIVE = 1 << 10
 BOUNCE_CODES = {"hard": 0, "soft": 1, "complaint": 2, "suppression": 3}
 
 _TIMED_TYPES = frozenset(

@@ -121,6 +121,8 @@ class Settings(BaseModel):
     metrics_interval_s: Seconds = 10.0
     health_check_interval_s: Seconds = 30.0
     log_level: kinds.LogLevel = "info"
+    #: Where :mod:`ray_tracking.failpoints` looks; for tests of crashes only.
+    failpoints_dir: Path | None = None
 
     _from_environment: frozenset[str] = PrivateAttr(default=frozenset())
 

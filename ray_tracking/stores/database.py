@@ -21,6 +21,18 @@ _MIGRATION_LOCK = 0x7261795F7472  # "ray_tr"
 _MINIMUM_VERSION = 150000
 _CONNECT_TIMEOUT_S = 5.0
 
+#: Postgres is not there, or the session ended while it was asked.
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    # The end of a session that arrives between two queries leaves asyncpg in no state.
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+)
+
 _SESSION = {
     "timezone": "UTC",
     "idle_in_transaction_session_timeout": "5s",

@@ -18,6 +18,13 @@ from ray_tracking.stores.log import EventLog
 
 _READ_ENTRIES = 256
 
+_PASS = """
+UPDATE log_positions
+SET epoch = $3, seq = $4, missing_total = $7 - rows_total - dead_total - discarded_total,
+    attempts = 1, trying_index = NULL, deadly = '{}', updated_at = now()
+WHERE log_partition = $1 AND log_lane = $2 AND (epoch, seq) = ($5, $6)
+"""
+
 
 class Gap(NamedTuple):
     """
@@ -26,7 +33,8 @@ class Gap(NamedTuple):
     ``after`` is the last entry before them whose events can be rows, ``found`` the
     first behind them.
     ``events`` is how many events are missing, from the running totals, or None where
-    the entry before is not in the log any more.
+    the entry before is not in the log any more. ``total_before`` is how many there ever were
+    before ``found``, by its own running total.
     """
 
     partition: int
@@ -34,6 +42,7 @@ class Gap(NamedTuple):
     after: EntryId
     found: EntryId
     events: int | None
+    total_before: int
 
 
 async def find_gap(log: EventLog, partition: int, lane: int, position: EntryId) -> Gap | None:
@@ -54,7 +63,7 @@ async def find_gap(log: EventLog, partition: int, lane: int, position: EntryId) 
             except LogGap:
                 before = entry.header.total - entry.header.count
                 missing = None if total is None else before - total
-                return Gap(partition, lane, after, entry.id, missing)
+                return Gap(partition, lane, after, entry.id, missing, before)
             if entry.header.kind is not Kind.MARKER:  # no position ever stands on one
                 after = entry.id
             # A marker does not know the total; its chain does.
@@ -67,6 +76,9 @@ async def accept_gap(url: str, schema: str, log: EventLog, gap: Gap) -> None:
     """
     Go on behind a gap, and remember that it was accepted.
 
+    What is missing is booked: whatever the entry behind the gap counts before itself and
+    nobody has booked yet. Below zero, where a log was lost and its owner began to count anew.
+
     Raises:
         StartError: If what stands before the gap has not become rows yet.
     """
@@ -74,13 +86,13 @@ async def accept_gap(url: str, schema: str, log: EventLog, gap: Gap) -> None:
     try:
         async with connection.transaction():
             moved = await connection.execute(
-                "UPDATE log_positions SET epoch = $3, seq = $4, updated_at = now() "
-                "WHERE log_partition = $1 AND log_lane = $2 AND (epoch, seq) = ($5, $6)",
+                _PASS,
                 gap.partition,
                 LANES[gap.lane].value,
                 gap.found.epoch,
                 gap.found.seq - 1,
                 *gap.after,
+                gap.total_before,
             )
             if moved != "UPDATE 1":
                 raise StartError("not everything before the gap has become rows yet; try again")

@@ -8,7 +8,7 @@ same id and bytes), or fenced. Nothing here retries by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from itertools import chain
@@ -18,6 +18,7 @@ import hiredis
 from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import RedisError, ResponseError
 
+from ray_tracking import failpoints
 from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.admit import Append
@@ -31,6 +32,7 @@ from ray_tracking.pipeline.append import (
     encode_entry,
     next_epoch,
 )
+from ray_tracking.pipeline.spooling import SpoolReport, decode_reports, encode_report
 from ray_tracking.stores.log_setup import Assignment, read_assignment
 from ray_tracking.stores.wire import Wire
 
@@ -117,7 +119,13 @@ class EventLog:
     # -- owning a partition ------------------------------------------------
 
     async def take_over(
-        self, partition: int, *, stored_epoch: int, now_s: float, since_ms: int
+        self,
+        partition: int,
+        *,
+        stored_epoch: int,
+        stored_totals: Sequence[int],
+        now_s: float,
+        since_ms: int,
     ) -> Takeover:
         """
         Become the owner of a partition, and read what its windows need.
@@ -125,6 +133,8 @@ class EventLog:
         Args:
             partition: Which one.
             stored_epoch: The epoch of the position in Postgres, 0 if it does not answer.
+            stored_totals: What Postgres has seen of each lane. A log that was lost goes on
+                counting from there.
             now_s: Unix time.
             since_ms: How far back, by ``appended_ms``, the windows reach.
 
@@ -144,10 +154,11 @@ class EventLog:
                 await self._mark(
                     key, marker_id, Header(kind=Kind.MARKER, appended_ms=int(now_s * 1000))
                 )
+            failpoints.reach("takeover.marked")
             totals = []
-            for key in keys:
+            for key, stored_total in zip(keys, stored_totals, strict=True):
                 before = await self._last_but_markers(key, marker_id)
-                totals.append(before.header.total if before else 0)
+                totals.append(max(before.header.total if before else 0, stored_total))
                 chain = Header(
                     kind=Kind.CHAIN,
                     total=totals[-1],
@@ -155,7 +166,9 @@ class EventLog:
                     appended_ms=int(now_s * 1000),
                 )
                 await self._mark(key, chain_id, chain)
+            failpoints.reach("takeover.chained")
             tail = [await self._look_back(key, marker_id, since_ms) for key in keys]
+            failpoints.reach("takeover.read")
         return Takeover(epoch, totals, tail)
 
     async def append(self, appends: Sequence[Append]) -> list[Appended]:
@@ -233,6 +246,30 @@ class EventLog:
         """Shut a partition until an operator accepts what is missing."""
         with _answering():
             await self.redis.hset(f"{self.prefix}gaps", str(partition), text)
+
+    async def spools(self) -> dict[str, SpoolReport]:
+        """What every process that may spool says of its spool."""
+        with _answering():
+            return decode_reports(await self.redis.hgetall(f"{self.prefix}spools"))
+
+    async def report_spool(self, spool_id: str, report: SpoolReport) -> None:
+        """Say how a spool is."""
+        with _answering():
+            await self.redis.hset(f"{self.prefix}spools", spool_id, encode_report(report))
+
+    async def forget_spool(self, spool_id: str) -> bool:
+        """A spool is no more; whether it was known."""
+        with _answering():
+            return bool(await self.redis.hdel(f"{self.prefix}spools", spool_id))
+
+    async def size_bytes(self, partitions: Iterable[int]) -> int:
+        """What the streams of some partitions take in the server's memory, about."""
+        with _answering():
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for partition in partitions:
+                    for lane in range(len(LANES)):
+                        pipe.memory_usage(stream_key(self.prefix, partition, lane))
+                return sum(size or 0 for size in await pipe.execute())
 
     async def forget_gap(self, partition: int) -> None:
         """Open a partition again."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import asyncpg
 
 from ray_tracking.pipeline.rows import event_data, iso_utc
-from ray_tracking.stores.database import open_pool
+from ray_tracking.stores.cursor import Cursor, cut_page
+from ray_tracking.stores.database import AWAY, open_pool
+from ray_tracking.stores.dead_letters import DeadLetterStore
 from ray_tracking.stores.rows import StoreUnavailable
 
 _STATS = """
@@ -50,8 +49,6 @@ WHERE campaign_id = $1
 ORDER BY received_at DESC, event_id DESC
 """
 
-_UNAVAILABLE = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
-
 
 class EventFilter(NamedTuple):
     """Which of a campaign's events: of a type, in a half-open span of their own times."""
@@ -59,33 +56,6 @@ class EventFilter(NamedTuple):
     event_type: str | None = None
     since: datetime | None = None
     until: datetime | None = None
-
-
-class Cursor(NamedTuple):
-    """The last event of a page: the next one begins after it. Stable while events arrive."""
-
-    received_at: datetime
-    event_id: UUID
-
-    def __str__(self) -> str:
-        micros = int(self.received_at.timestamp() * 1_000_000).to_bytes(8, "big")
-        return base64.urlsafe_b64encode(micros + self.event_id.bytes).decode().rstrip("=")
-
-    @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """
-        Read a cursor.
-
-        Raises:
-            ValueError: If it is none of ours.
-        """
-        try:
-            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-            micros = int.from_bytes(raw[:8], "big")
-            moment = datetime.fromtimestamp(micros // 1_000_000, UTC)
-            return cls(moment.replace(microsecond=micros % 1_000_000), UUID(bytes=raw[8:]))
-        except (binascii.Error, ValueError, OverflowError, OSError):
-            raise ValueError("is not a cursor that this API gave out") from None
 
 
 class Queries:
@@ -98,6 +68,8 @@ class Queries:
 
     def __init__(self, pool: asyncpg.Pool[Any]) -> None:
         self._pool = pool
+        #: On the same connections.
+        self.dead_letters = DeadLetterStore(pool)
 
     @classmethod
     async def open(cls, url: str, schema: str) -> Queries:
@@ -117,7 +89,7 @@ class Queries:
         """
         try:
             row = await self._pool.fetchrow(_STATS, campaign_id)
-        except _UNAVAILABLE as error:
+        except AWAY as error:
             raise StoreUnavailable(str(error)) from error
         assert row is not None, "an aggregate has one row"
         return dict(row)
@@ -136,12 +108,10 @@ class Queries:
             rows = await self._pool.fetch(
                 _EVENTS + " LIMIT $7", campaign_id, *chosen, at, event_id, limit + 1
             )
-        except _UNAVAILABLE as error:
+        except AWAY as error:
             raise StoreUnavailable(str(error)) from error
-        more = len(rows) > limit
-        last = rows[limit - 1] if more else None
-        cursor = Cursor(last["received_at"], last["event_id"]) if last else None
-        return [_wire(row) for row in rows[:limit]], cursor
+        page, cursor = cut_page(rows, limit, "received_at", "event_id")
+        return [_wire(row) for row in page], cursor
 
     async def stream_events(
         self, campaign_id: str, chosen: EventFilter

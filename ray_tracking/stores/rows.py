@@ -1,58 +1,53 @@
 """
-Writing rows: the position of the log and the rows that it stands for move in one
-transaction, so the position in Postgres is the truth, also after an unclear commit.
+Writing rows: the position of the log and what it stands for, rows and dead letters, move in
+one transaction, so the position in Postgres is the truth, also after an unclear commit.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 
-from ray_tracking.errors import Fenced, TrackingError
-from ray_tracking.events import LANES, Lane
-from ray_tracking.pipeline.append import Entry, EntryId
-from ray_tracking.pipeline.route import received_ms
-from ray_tracking.pipeline.rows import (
-    COLUMNS,
-    COPY_HEADER,
-    COPY_TRAILER,
-    POSITION_COLUMNS,
-    copy_tuples,
-)
-from ray_tracking.stores.database import connect, create_partition, partition_name
+from ray_tracking import failpoints
+from ray_tracking.errors import Fenced
+from ray_tracking.events import LANES
+from ray_tracking.pipeline.append import EntryId
+from ray_tracking.pipeline.books import Books
+from ray_tracking.pipeline.care import Standing
+from ray_tracking.pipeline.flush import Move, Place, Refusal, Where
+from ray_tracking.stores.database import connect
+from ray_tracking.stores.failures import UNCLEAR, StoreRefused, StoreUnavailable, understood
+from ray_tracking.stores.flushes import Flushes
+from ray_tracking.stores.positions import BOOK_COLUMNS, PositionReader, books_of, where_of
 
-#: A partition and a lane: one stream.
-Where = tuple[int, int]
+__all__ = ["PositionReader", "RowWriter", "StoreRefused", "StoreUnavailable", "Where"]
 
 #: A session that has not answered by then is given up, and what it did is unclear.
 ANSWER_WITHIN_S = 30.0
-_DAY_MS = 86_400_000
-_UNIX_DAY = date(1970, 1, 1).toordinal()
 
-_MOVE = """
-UPDATE log_positions p
-SET epoch = m.new_epoch, seq = m.new_seq, rows_total = rows_total + m.events, updated_at = now()
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-            $7::bigint[], $8::bigint[])
-     m(log_partition, log_lane, old_epoch, old_seq, new_epoch, new_seq, events, writer_epoch)
-WHERE p.log_partition = m.log_partition AND p.log_lane = m.log_lane
-  AND p.epoch = m.old_epoch AND p.seq = m.old_seq AND p.writer_epoch = m.writer_epoch
+_TAKE_OVER = f"""
+UPDATE log_positions SET
+    writer_epoch = writer_epoch + 1, attempts = attempts + 1,
+    deadly = CASE WHEN trying_index >= 0 THEN deadly || trying_index ELSE deadly END,
+    trying_index = CASE WHEN trying_index >= 0 THEN NULL ELSE trying_index END,
+    updated_at = now()
+WHERE log_partition = ANY($1) AND log_lane = ANY($2)
+RETURNING log_partition, log_lane, epoch, seq, writer_epoch, attempts, trying_index, deadly,
+          {BOOK_COLUMNS}
 """
 
-_TAKE_OVER = """
-UPDATE log_positions SET writer_epoch = writer_epoch + 1, updated_at = now()
+_POSITIONS = f"""
+SELECT log_partition, log_lane, epoch, seq, writer_epoch, {BOOK_COLUMNS} FROM log_positions
 WHERE log_partition = ANY($1) AND log_lane = ANY($2)
-RETURNING log_partition, log_lane, epoch, seq, writer_epoch
 """
 
-_POSITIONS = """
-SELECT log_partition, log_lane, epoch, seq, writer_epoch FROM log_positions
-WHERE log_partition = ANY($1) AND log_lane = ANY($2)
+_TRY = """
+UPDATE log_positions SET trying_index = $4
+WHERE log_partition = $1 AND log_lane = $2 AND writer_epoch = $3
 """
 
 _END_PREDECESSORS = """
@@ -62,28 +57,12 @@ WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backe
 """
 
 
-class StoreUnavailable(TrackingError):
-    """Postgres did not answer, or it is not clear what it did."""
-
-    code = "database_unavailable"
-
-
-class Move(NamedTuple):
-    """One stream's step in a flush: its position moves, its entries become rows."""
-
-    where: Where
-    old: EntryId
-    new: EntryId
-    entries: list[Entry]
-
-    @property
-    def events(self) -> int:
-        return sum(entry.header.count for entry in self.entries)
-
-
 class RowWriter:
     """
     One writer's session on its positions.
+
+    Every call raises :class:`StoreUnavailable` when Postgres does not answer, and
+    :class:`StoreRefused` when it says no.
 
     Args:
         url: Of Postgres.
@@ -98,54 +77,74 @@ class RowWriter:
         self._name = name
         # With the schema, because two deployments may share a database; Postgres cuts at 63.
         self._session_name = f"{name} {schema}"[:63]
+        wheres = set(wheres)
         self._partitions = sorted({partition for partition, _ in wheres})
         self._lanes = [LANES[lane] for lane in sorted({lane for _, lane in wheres})]
         self._epochs: dict[Where, int] = {}
-        self._known_days: set[date] = set()
+        self._flushes = Flushes()
         self._connection: asyncpg.Connection[Any] | None = None
+        #: What became of the events of each stream, as committed.
+        self.books: dict[Where, Books] = {}
 
-    async def take_over(self) -> dict[Where, EntryId]:
-        """
-        Become the writer of these positions, and end the predecessor's sessions.
-
-        Raises:
-            StoreUnavailable: If Postgres does not answer.
-        """
+    async def take_over(self) -> dict[Where, Standing]:
+        """Become the writer of these positions, and end the predecessor's sessions."""
         async with self._session() as connection:
             await connection.fetch(_END_PREDECESSORS, self._session_name)
             rows = await connection.fetch(_TAKE_OVER, self._partitions, self._lanes)
-        return self._read_positions(rows, learn=True)
+        self._epochs = {where_of(row): row["writer_epoch"] for row in rows}
+        self.books = {where_of(row): books_of(row) for row in rows}
+        failpoints.reach("writer.taken_over")
+        return {
+            where_of(row): Standing(
+                EntryId(row["epoch"], row["seq"]),
+                row["attempts"],
+                row["trying_index"],
+                tuple(row["deadly"]),
+            )
+            for row in rows
+        }
 
-    async def flush(self, moves: list[Move]) -> None:
+    async def announce(self, where: Where, index: int) -> None:
         """
-        Store what the moves hold, in one transaction.
+        Say what will be tried next of a stream, before this process may die of it.
 
         Raises:
             Fenced: If another writer has taken over.
-            StoreUnavailable: If Postgres does not answer. After this, ask
-                :meth:`settle` which moves went through.
-            asyncpg.PostgresError: If a row is refused.
         """
-        writer_epochs = [self._epochs[move.where] for move in moves]
-        copies = self._copies(moves)
+        partition, lane = where
         async with self._session() as connection:
-            for day in copies:
-                await self._ensure_day(connection, day)
-            # Not as a context: what fails is rolled back by the end of the session.
-            transaction = connection.transaction()
-            await transaction.start()
-            await connection.execute("SET LOCAL synchronous_commit = on")
-            moved = await connection.execute(_MOVE, *_columns(moves), writer_epochs)
-            if moved != f"UPDATE {len(moves)}":
-                raise Fenced(f"{self._name}: a position is not where it was left")
-            for day, parts in copies.items():
-                await connection.copy_to_table(
-                    partition_name(day),
-                    columns=[*POSITION_COLUMNS, *COLUMNS],
-                    format="binary",
-                    source=_stream(parts),
-                )
-            await transaction.commit()
+            moved = await connection.execute(
+                _TRY, partition, LANES[lane].value, self._epochs[where], index
+            )
+        if moved != "UPDATE 1":
+            raise Fenced(f"{self._name}: another writer has taken over")
+
+    async def flush(self, moves: list[Move], letters: Mapping[Place, Refusal]) -> None:
+        """
+        Store what the moves hold, in one transaction.
+
+        After a :class:`StoreUnavailable`, ask :meth:`settle` whether it went through.
+
+        Args:
+            moves: One for a stream.
+            letters: The events that are to be dead letters, not rows.
+
+        Raises:
+            Fenced: If another writer has taken over.
+        """
+        async with self._session() as connection:
+            booked = await self._write(connection, moves, letters)
+            await connection.execute("COMMIT")
+        failpoints.reach("writer.committed")
+        self.books |= booked
+
+    async def probe(
+        self, moves: list[Move], letters: Mapping[Place, Refusal], only: Collection[Place]
+    ) -> None:
+        """Do the same as :meth:`flush` with some of the rows, and roll it back."""
+        async with self._session() as connection:
+            await self._write(connection, moves, letters, only)
+            await connection.execute("ROLLBACK")
 
     async def settle(self, moves: list[Move]) -> bool:
         """
@@ -153,11 +152,13 @@ class RowWriter:
 
         Raises:
             Fenced: If another writer has taken over meanwhile.
-            StoreUnavailable: If Postgres still does not answer.
         """
         async with self._session() as connection:
             rows = await connection.fetch(_POSITIONS, self._partitions, self._lanes)
-        positions = self._read_positions(rows, learn=False)
+        if any(row["writer_epoch"] != self._epochs[where_of(row)] for row in rows):
+            raise Fenced(f"{self._name}: another writer has taken over")
+        positions = {where_of(row): EntryId(row["epoch"], row["seq"]) for row in rows}
+        self.books = {where_of(row): books_of(row) for row in rows}
         if all(positions[move.where] == move.new for move in moves):
             return True
         if all(positions[move.where] == move.old for move in moves):
@@ -170,22 +171,47 @@ class RowWriter:
         if connection is not None:
             connection.terminate()
 
+    async def _write(
+        self,
+        connection: asyncpg.Connection[Any],
+        moves: list[Move],
+        letters: Mapping[Place, Refusal],
+        only: Collection[Place] | None = None,
+    ) -> dict[Where, Books]:
+        booked = await self._flushes.write(connection, moves, self._epochs, letters, only)
+        if len(booked) != len(moves):
+            raise Fenced(f"{self._name}: a position is not where it was left")
+        return booked
+
+    # -- the session -------------------------------------------------------------
+
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[asyncpg.Connection[Any]]:
         """
-        The connection, for as long as all goes well on it.
+        The connection, for as long as it is alive and nothing is left open on it.
 
-        Whatever goes wrong ends it, without a word: a dead network would not answer a
-        ROLLBACK either, and a task that is being cancelled must not wait for it.
+        What Postgres refused is rolled back. Anything else that goes wrong ends the
+        session without a word: a dead network would not answer a ROLLBACK either, and a
+        task that is being cancelled must not wait for it.
         """
         connection = await self._connected()
         timer = asyncio.get_running_loop().call_later(ANSWER_WITHIN_S, connection.terminate)
         try:
-            yield connection
-        except BaseException as error:
+            try:
+                yield connection
+            except asyncpg.PostgresError:
+                if not connection.is_closed():
+                    await connection.execute("ROLLBACK")
+                raise
+        except Exception as error:
+            meant = understood(error, connected=not connection.is_closed())
+            if not isinstance(meant, StoreRefused):
+                await self.close()
+            if meant is not None:
+                raise meant from error
+            raise
+        except BaseException:
             await self.close()
-            if isinstance(error, _UNCLEAR):
-                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
             raise
         finally:
             timer.cancel()
@@ -194,111 +220,6 @@ class RowWriter:
         if self._connection is None or self._connection.is_closed():
             try:
                 self._connection = await connect(self._url, self._schema, self._session_name)
-            except (*_UNCLEAR, asyncpg.PostgresError) as error:
+            except (*UNCLEAR, asyncpg.PostgresError) as error:
                 raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         return self._connection
-
-    def _read_positions(self, rows: list[Any], *, learn: bool) -> dict[Where, EntryId]:
-        positions: dict[Where, EntryId] = {}
-        for row in rows:
-            where = (row["log_partition"], LANES.index(Lane(row["log_lane"])))
-            positions[where] = EntryId(row["epoch"], row["seq"])
-            if learn:
-                self._epochs[where] = row["writer_epoch"]
-            elif row["writer_epoch"] != self._epochs[where]:
-                raise Fenced(f"{self._name}: another writer has taken over")
-        return positions
-
-    def _copies(self, moves: list[Move]) -> dict[date, list[bytes]]:
-        """The body of a COPY for each day, in log order."""
-        copies: dict[date, list[bytes]] = {}
-        for move in moves:
-            partition, lane = move.where
-            for entry in move.entries:
-                ids = entry.header.event_ids
-                days = [received_ms(ids[at : at + 6]) // _DAY_MS for at in range(0, len(ids), 16)]
-                numbered = list(enumerate(entry.rows))
-                for day in dict.fromkeys(days):
-                    chosen = [pair for pair, its in zip(numbered, days, strict=True) if its == day]
-                    copies.setdefault(date.fromordinal(_UNIX_DAY + day), []).append(
-                        copy_tuples(partition, LANES[lane], *entry.id, chosen)
-                    )
-        return copies
-
-    async def _ensure_day(self, connection: asyncpg.Connection[Any], day: date) -> None:
-        if day not in self._known_days:
-            await create_partition(connection, day)
-            self._known_days.add(day)
-
-
-#: The connection is gone or going: whatever was asked last may have happened or not.
-_UNCLEAR = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    # The end of a session that arrives between two queries leaves asyncpg in no state.
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-)
-
-
-def _columns(moves: list[Move]) -> tuple[list[Any], ...]:
-    return (
-        [move.where[0] for move in moves],
-        [LANES[move.where[1]].value for move in moves],
-        [move.old.epoch for move in moves],
-        [move.old.seq for move in moves],
-        [move.new.epoch for move in moves],
-        [move.new.seq for move in moves],
-        [move.events for move in moves],
-    )
-
-
-async def _stream(parts: list[bytes]) -> AsyncIterator[bytes]:
-    yield COPY_HEADER
-    for part in parts:
-        yield part
-    yield COPY_TRAILER
-
-
-class PositionReader:
-    """
-    How far every stream has become rows, as committed.
-
-    Args:
-        url: Of Postgres.
-        schema: Where our tables are.
-        name: Shown in ``pg_stat_activity``.
-    """
-
-    def __init__(self, url: str, schema: str, name: str) -> None:
-        self._url = url
-        self._schema = schema
-        self._name = name
-        self._connection: asyncpg.Connection[Any] | None = None
-
-    async def read(self) -> Mapping[Where, EntryId] | None:
-        """The positions, or None when Postgres does not answer."""
-        try:
-            if self._connection is None or self._connection.is_closed():
-                self._connection = await connect(self._url, self._schema, self._name)
-            rows = await self._connection.fetch(
-                "SELECT log_partition, log_lane, epoch, seq FROM log_positions", timeout=5
-            )
-        except (*_UNCLEAR, asyncpg.PostgresError):
-            await self.close()
-            return None
-        return {
-            (row["log_partition"], LANES.index(Lane(row["log_lane"]))): EntryId(
-                row["epoch"], row["seq"]
-            )
-            for row in rows
-        }
-
-    async def close(self) -> None:
-        """Drop the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()

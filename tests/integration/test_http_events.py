@@ -497,7 +497,7 @@ async def test_a_buffer_that_is_full_refuses_at_once(stack: Stack) -> None:
     )
     stack.answering.clear()
     waiting = [asyncio.create_task(service.post("/events", item())) for _ in range(4)]
-    await eventually(lambda: service.ports.gatherer.buffered == 4)
+    await eventually(lambda: service.ports.gatherer.room.events == 4)
 
     answer = await service.post("/events", item())
 

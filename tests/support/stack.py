@@ -12,6 +12,7 @@ import io
 import json
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -30,10 +31,12 @@ from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener
 from ray_tracking.http.ports import Ports
+from ray_tracking.http.spooler import Spooler
 from ray_tracking.pipeline.admit import AdmissionPolicy
 from ray_tracking.pipeline.append import Entry, EntryId, Kind, decode_entry
 from ray_tracking.pipeline.gather import GatherPolicy, Outcome, pack, unpack_outcomes
 from ray_tracking.pipeline.rate import RatePolicy
+from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router, Submission
 from ray_tracking.pipeline.window import WindowPolicy
 from ray_tracking.pipeline.write import FlushPolicy
@@ -41,8 +44,9 @@ from ray_tracking.settings import Settings
 from ray_tracking.sources.tokens import TokenKeys
 from ray_tracking.stores import database, log_setup
 from ray_tracking.stores.geo import GeoTable
-from ray_tracking.stores.log import stream_key
+from ray_tracking.stores.log import EventLog, stream_key
 from ray_tracking.stores.queries import Queries
+from ray_tracking.stores.spool import Spool
 from tests.support import events
 from tests.support.proxy import Proxy, before_postgres, before_valkey
 
@@ -190,6 +194,8 @@ class Service:
         await self.listener.stop()
         await self.app.tracking.drain()
         await self.ports.gatherer.drain()
+        if self.ports.spooler is not None:
+            await self.ports.spooler.close()
         await self.ports.queries.close()
 
 
@@ -277,6 +283,7 @@ class Stack:
         window: WindowPolicy | None = None,
         rate: RatePolicy | None = None,
         max_buffered_events: int = 10_000,
+        max_log_bytes: int = 2**32,
         clock: Clock | None = None,
         **policy: Any,
     ) -> Owner:
@@ -299,6 +306,7 @@ class Stack:
                     window=window or WindowPolicy(), rate=rate or RatePolicy(), **policy
                 ),
                 max_buffered_events=max_buffered_events,
+                max_log_bytes=max_log_bytes,
             ),
             clock,
         )
@@ -318,6 +326,8 @@ class Stack:
         database_url: str | None = None,
         max_events: int = 1000,
         max_age_ms: int = 20,
+        max_queue_bytes: int = 32 * 1024 * 1024,
+        rate: RatePolicy | None = None,
     ) -> Scribe:
         """A writer of some partitions, at work."""
         scribe = Scribe(
@@ -328,7 +338,8 @@ class Stack:
                 database_url=database_url or self.database_url,
                 database_schema=self.schema,
                 partitions=tuple(range(self.partitions) if partitions is None else partitions),
-                flush=FlushPolicy(max_events, max_age_ms),
+                flush=FlushPolicy(max_events, max_age_ms, max_queue_bytes),
+                rate=rate or RatePolicy(),
             )
         )
         self.scribes.append(scribe)
@@ -342,13 +353,31 @@ class Stack:
         patience_s: float = 5.0,
         database_url: str | None = None,
         rules: Sequence[Any] = (),
+        spool: Path | None = None,
+        redis_url: str | None = None,
         **settings: Any,
     ) -> Service:
-        """The HTTP app over the shards ``shard-0``, ``shard-1`` … of this stack, on a port."""
+        """
+        The HTTP app over the shards ``shard-0``, ``shard-1`` … of this stack, on a port.
+
+        With a directory for its spool, if it is to have one.
+        """
         chosen = Settings.load({"partitions": self.partitions, **settings}, env={})
+        owners = [shard_of(partition) for partition in range(self.partitions)]
+        spooler = None
+        if spool is not None:
+            spooler = Spooler(
+                spool,
+                await Spool.create(spool, max_bytes=chosen.spool_max_bytes),
+                EventLog(redis_url or self.redis_url, self.prefix),
+                self._drain,
+                owners,
+                Room(chosen.max_buffer_size),
+            )
+            await spooler.start()
         gatherer = Gatherer(
             self._call,
-            [shard_of(partition) for partition in range(self.partitions)],
+            owners,
             GatherPolicy(max_buffered_events=chosen.max_buffer_size),
             patience_s,
         )
@@ -361,7 +390,9 @@ class Stack:
             geo=GeoTable(),
             health=self._health,
             ready=self._ready,
+            metrics=self._metrics,
             rules=rules,
+            spooler=spooler,
         )
         service = Service(ports, _free_port())
         self.services.append(service)
@@ -377,10 +408,19 @@ class Stack:
         await self.answering.wait()
         return await self.owners[f"shard-{index}"].shard.submit(blob)
 
+    async def _drain(self, index: int, blob: bytes) -> bytes:
+        """The same for a chunk of a spool."""
+        if index in self.unreachable:
+            raise Unavailable(f"shard {index} cannot be reached")
+        return await self.owners[f"shard-{index}"].shard.drain_spool(blob)
+
     async def _health(self) -> dict[str, Any]:
         return {"overall": "healthy", "components": {}}
 
     async def _ready(self) -> str | None:
+        return None
+
+    async def _metrics(self) -> bytes | None:
         return None
 
     # -- events --------------------------------------------------------------------

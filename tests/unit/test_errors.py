@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pickle
 import re
-from typing import Any
 
 import pytest
 
 # For their errors, which are found as subclasses.
 from ray_tracking import errors
 from ray_tracking.errors import InvalidEvent, RequestError, TrackingError, Unavailable
+from ray_tracking.stores.failures import Failure, StoreRefused
 
 
 def family(parent: type[TrackingError]) -> list[type[TrackingError]]:
@@ -23,10 +23,11 @@ every_error = pytest.mark.parametrize("error_class", ALL, ids=lambda error: erro
 
 
 def example(error_class: type[TrackingError]) -> TrackingError:
-    argument: Any = "what happened"
     if issubclass(error_class, InvalidEvent):
-        argument = [("linkUrl", "is required"), ("timestamp", "is not ISO 8601")]
-    return error_class(argument)
+        return error_class([("linkUrl", "is required"), ("timestamp", "is not ISO 8601")])
+    if issubclass(error_class, StoreRefused):
+        return error_class(Failure.DATA, "22P02", "invalid input syntax")
+    return error_class("what happened")
 
 
 @every_error

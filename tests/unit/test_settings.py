@@ -50,6 +50,7 @@ OTHERS = {
     "shards": None,
     "writers": 1,
     "ingress_replicas": None,
+    "failpoints_dir": None,
     "answer_timeout_ms": 50,
     "max_backlog_bytes": 4 * GIB,
     "spool": True,

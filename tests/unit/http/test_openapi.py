@@ -63,7 +63,7 @@ def checker(schema: str) -> jsonschema.Draft202012Validator:
 def app() -> App:
     nothing = cast(Any, None)
     settings = Settings.load({}, env={})
-    return App(Ports(settings, nothing, nothing, nothing, nothing, nothing, nothing, nothing))
+    return App(Ports(settings, *[nothing] * 8))
 
 
 def test_it_is_openapi_3_1() -> None:
@@ -153,7 +153,7 @@ def test_example_batches_and_links_are_accepted() -> None:
         validate_item(item, now_s=NOW_S)
     nothing = cast(Any, None)
     settings, tokens = Settings.load({}, env={}), cast(Any, _Tokens())
-    ports = Ports(settings, nothing, nothing, tokens, nothing, nothing, nothing, nothing)
+    ports = Ports(settings, nothing, nothing, tokens, *[nothing] * 5)
 
     checker("LinkRequest").validate(examples.LINK_REQUEST)
     checker("TrackingLinks").validate(Tracking(ports)._mint(examples.LINK_REQUEST, 0))

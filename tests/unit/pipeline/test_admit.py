@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.admit import (
+    AWAY,
     RETRY_AFTER_S,
-    AdmissionPolicy,
+    UNAVAILABLE,
     Append,
     Partition,
     Reservation,
@@ -22,72 +22,23 @@ from ray_tracking.pipeline.admit import (
 )
 from ray_tracking.pipeline.append import EntryId, decode_entry
 from ray_tracking.pipeline.gather import Outcome, Verdict
-from ray_tracking.pipeline.rate import RatePolicy
-from ray_tracking.pipeline.route import (
-    HIT,
-    IDENTITY_SHIFT,
-    SINGLE,
-    Identity,
-    Submission,
-    received_ms,
+from ray_tracking.pipeline.route import HIT, SINGLE, Identity, Submission, received_ms
+from tests.unit.pipeline.owners import (
+    EPOCH,
+    FULL,
+    HIGH,
+    NORMAL,
+    PARKED,
+    POLICY,
+    Log,
+    commit_all,
+    on_its_way,
+    one_event,
+    owner,
+    reserve,
+    successor,
 )
-from ray_tracking.pipeline.window import WindowPolicy
 from tests.unit.pipeline.samples import NOW_MS, submission
-
-HIGH, NORMAL, PARKED = range(3)
-POLICY = AdmissionPolicy(
-    window=WindowPolicy(dedup_window_ms=800, idempotency_window_ms=2400),
-    rate=RatePolicy(max_events=12, window_ms=3000, burst=4),
-    max_entry_events=3,
-    max_entry_bytes=1000,
-)
-EPOCH = 1_795_459_200
-
-Log = list[list[tuple[EntryId, dict[bytes, bytes]]]]
-
-
-def owner(policy: AdmissionPolicy = POLICY) -> Partition:
-    return Partition(3, policy, epoch=EPOCH, totals=[0, 0, 0])
-
-
-def reserve(partition: Partition, new: Submission, *, now_ms: int = NOW_MS) -> Reservation:
-    place = partition.offer(new, now_ms=now_ms)
-    assert isinstance(place, Reservation)
-    return place
-
-
-def commit_all(partition: Partition, *, now_ms: int = NOW_MS) -> list[Append]:
-    """Append whatever waits, until nothing does."""
-    done = []
-    while appends := partition.take(now_ms=now_ms):
-        for append in appends:
-            partition.committed(append, now_ms=now_ms)
-        done += appends
-    return done
-
-
-def successor(log: Log, *, now_ms: int, policy: AdmissionPolicy = POLICY) -> Partition:
-    """A new owner that has read what an old one left, lane by lane, as far back as it needs."""
-    partition = Partition(3, policy, epoch=EPOCH + 1, totals=[0, 0, 0])
-    for lane, entries in enumerate(log):
-        for entry_id, fields in entries:
-            entry = decode_entry(str(entry_id).encode(), fields)
-            if entry.header.appended_ms >= now_ms - policy.longest_ms:
-                partition.restore(entry, lane, now_ms=now_ms)
-    return partition
-
-
-def one_event(policy: WindowPolicy, one: Submission, other: Submission) -> bool:
-    """The rule of identity, in its own words."""
-    if one.event_id == other.event_id:
-        return True
-    identity = Identity(one.flags >> IDENTITY_SHIFT & 0b11)
-    given = identity is Identity.GIVEN
-    window_ms = policy.idempotency_window_ms if given else policy.dedup_window_ms
-    near = abs(received_ms(one.event_id) - received_ms(other.event_id)) < window_ms
-    if identity is Identity.TIMED:
-        near = near and abs(one.occurred_us - other.occurred_us) < policy.dedup_window_ms * 1000
-    return near and one.digest == other.digest
 
 
 class AdmissionMachine(RuleBasedStateMachine):
@@ -118,8 +69,11 @@ class AdmissionMachine(RuleBasedStateMachine):
         lane=st.sampled_from([HIGH, NORMAL]),
         flags=st.sampled_from([0, 0, SINGLE, HIT]),
         size=st.integers(1, 600),
+        shut=st.sampled_from([None, None, None, FULL]),
     )
-    def send(self, digest: int, occurred_us: int, lane: int, flags: int, size: int) -> None:
+    def send(
+        self, digest: int, occurred_us: int, lane: int, flags: int, size: int, shut: Outcome | None
+    ) -> None:
         self.minted += 1
         new = submission(
             self.minted,
@@ -131,23 +85,23 @@ class AdmissionMachine(RuleBasedStateMachine):
             flags=flags,
             row=b"r" * size,
         )
-        self.offer(new)
+        self.offer(new, shut)
 
     @precondition(lambda self: self.recent())
-    @rule(data=st.data())
-    def repeat(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), shut=st.sampled_from([None, None, FULL]))
+    def repeat(self, data: st.DataObject, shut: Outcome | None) -> None:
         """The same event again, from inside the system: a call that got no answer."""
-        self.offer(data.draw(st.sampled_from(self.recent()[-10:])))
+        self.offer(data.draw(st.sampled_from(self.recent()[-10:])), shut)
 
     def recent(self) -> list[Submission]:
         horizon_ms = self.now_ms - POLICY.window.dedup_window_ms
         return [new for new in self.sent if received_ms(new.event_id) > horizon_ms]
 
-    def offer(self, new: Submission) -> None:
+    def offer(self, new: Submission, shut: Outcome | None) -> None:
         self.sent.append(new)
-        was_unclear = self.partition.unclear
+        shut_out = shut or (AWAY if self.partition.unclear else None)
         room = len(self.charged_within(self.now_ms))
-        result = self.partition.offer(new, now_ms=self.now_ms)
+        result = self.partition.offer(new, now_ms=self.now_ms, shut=shut)
         known = {
             event_id: position
             for event_id, (old, position) in self.committed.items()
@@ -166,8 +120,13 @@ class AdmissionMachine(RuleBasedStateMachine):
                 assert result.verdict is Verdict.DUPLICATE
                 assert result.first_id in known
                 assert result.position == known[result.first_id]
-        elif was_unclear:
-            assert result == Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+        elif shut_out and new.event_id not in [event_id for _, _, event_id in held]:
+            assert result == shut_out
+        elif result == UNAVAILABLE:
+            # The event itself, and nobody knows of it: it is never called away.
+            assert State.UNCLEAR in [
+                append.state for append, _, event_id in held if event_id == new.event_id
+            ]
         elif held:
             assert isinstance(result, Reservation)
             firsts = {(append, index): event_id for append, index, event_id in held}
@@ -207,11 +166,7 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def in_flight(self) -> list[Append]:
         return list(
-            dict.fromkeys(
-                place.append
-                for place, _, _ in self.waiting
-                if place.append.state in (State.SENT, State.UNCLEAR)
-            )
+            dict.fromkeys(place.append for place, _, _ in self.waiting if on_its_way(place.append))
         )
 
     @precondition(lambda self: self.in_flight())
@@ -233,6 +188,13 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert self.partition.take(now_ms=self.now_ms) == []
         self.settle()
 
+    @rule()
+    def let_go(self) -> None:
+        """The log is out of reach: what was not sent is given back."""
+        self.partition.refuse_waiting()
+        assert not self.partition.has_waiting
+        self.settle()
+
     def write(self, append: Append) -> None:
         assert append.id is not None
         self.log[append.lane].append((append.id, dict(append.fields)))
@@ -251,12 +213,12 @@ class AdmissionMachine(RuleBasedStateMachine):
             outcome = place.outcome()
             if state is State.DONE:
                 assert outcome == Outcome(Verdict.ACCEPTED, self.committed[new.event_id][1])
+            elif state is State.UNCLEAR:
+                assert outcome == UNAVAILABLE
+                still.append((place, new, at_ms))
             else:
-                assert outcome.verdict is Verdict.UNAVAILABLE
-                if state is State.UNCLEAR:
-                    still.append((place, new, at_ms))
-                else:
-                    self.charged.pop(new.event_id, None)
+                assert outcome == AWAY
+                self.charged.pop(new.event_id, None)
         self.waiting = still
         for place, first in self.repeats:
             if place.append.state is State.DONE:
@@ -302,8 +264,7 @@ class AdmissionMachine(RuleBasedStateMachine):
                 old.committed(append, now_ms=self.now_ms)
         for sent in self.recent():
             assert new.window.find(sent) == old.window.find(sent)
-        epoch = max(EPOCH, *(lane[-1][0].epoch for lane in self.log if lane), self.partition.epoch)
-        new.epoch = epoch + 1
+        new.epoch = max(new.epoch, old.epoch + 1)
         self.partition = new
         self.waiting.clear()
         self.repeats.clear()
@@ -345,7 +306,10 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost_on_the_way(self) -> None:
-        assert self.partition.buffered_events == len(self.waiting)
+        appends = {place.append for place, _, _ in self.waiting}
+        assert sum(len(append.submissions) for append in appends) == len(self.waiting)
+        is_open = [append.state is State.OPEN for append in appends]
+        assert self.partition.has_waiting == any(is_open)
 
 
 AdmissionMachine.TestCase.settings = settings(stateful_step_count=40)
@@ -362,7 +326,7 @@ def test_an_event_that_never_reached_the_log_may_be_sent_again() -> None:
     (append,) = partition.take(now_ms=NOW_MS)
     partition.refused(append)
 
-    assert place.outcome() == Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+    assert place.outcome() == Outcome(Verdict.AWAY, retry_after_s=RETRY_AFTER_S)
     again = reserve(partition, submission(2, digest=9))
     (append,) = commit_all(partition)
     assert again.outcome() == Outcome(Verdict.ACCEPTED, (3, NORMAL, EPOCH, 2, 0))
@@ -384,7 +348,7 @@ def test_a_duplicate_of_a_reserved_event_waits_for_its_outcome(arrives: bool) ->
         expected = Outcome(Verdict.DUPLICATE, (3, NORMAL, EPOCH, 2, 0), first.event_id)
     else:
         partition.refused(append)
-        expected = Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+        expected = AWAY
     assert duplicate.outcome() == late.outcome() == expected
 
 
@@ -414,10 +378,10 @@ def test_while_an_append_is_unclear_nothing_new_is_taken_and_nothing_is_forgotte
 
     assert partition.unclear
     assert partition.take(now_ms=NOW_MS) == []
-    assert behind.outcome().verdict is Verdict.UNAVAILABLE
-    for refused in (doubtful, waiting, submission(4)):
-        result = partition.offer(refused, now_ms=NOW_MS)
-        assert result == Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+    assert behind.outcome() == AWAY
+    assert partition.offer(doubtful, now_ms=NOW_MS) == UNAVAILABLE
+    for refused in (waiting, submission(4), submission(6, digest=2)):
+        assert partition.offer(refused, now_ms=NOW_MS) == AWAY
     duplicate = partition.offer(submission(5, digest=1), now_ms=NOW_MS)
     assert duplicate == Outcome(Verdict.DUPLICATE, (3, NORMAL, EPOCH, 2, 0), known.event_id)
 
@@ -428,6 +392,43 @@ def test_while_an_append_is_unclear_nothing_new_is_taken_and_nothing_is_forgotte
     accepted = Outcome(Verdict.ACCEPTED, (3, NORMAL, EPOCH, 3, 0))
     assert partition.offer(doubtful, now_ms=NOW_MS) == accepted
     reserve(partition, waiting)
+
+
+def test_while_it_is_shut_what_is_known_is_still_told_and_nothing_gets_a_place() -> None:
+    """A full buffer is no reason to let a client send again what the log has."""
+    partition = owner()
+    known, under_way = submission(1), submission(2)
+    reserve(partition, known)
+    commit_all(partition)
+    reserve(partition, under_way)
+    (append,) = partition.take(now_ms=NOW_MS)
+
+    def told(new: Submission) -> Outcome | Reservation:
+        return partition.offer(new, now_ms=NOW_MS, shut=FULL)
+
+    position = (3, NORMAL, EPOCH, 2, 0)
+    assert told(known) == Outcome(Verdict.ACCEPTED, position)
+    assert told(submission(3, digest=1)) == Outcome(Verdict.DUPLICATE, position, known.event_id)
+    assert told(under_way) == Reservation(append, 0)
+    # Of another one nobody can say yet whether it is a duplicate: it must not wait.
+    assert told(submission(4, digest=2)) == told(submission(5)) == FULL
+    assert not partition.has_waiting
+
+
+def test_what_was_not_sent_can_be_let_go_and_what_was_keeps_its_place() -> None:
+    partition = owner()
+    sent = reserve(partition, submission(1))
+    (append,) = partition.take(now_ms=NOW_MS)
+    waiting = [reserve(partition, submission(n, lane=n % 2)) for n in range(2, 9)]
+    assert partition.has_waiting
+    partition.refuse_waiting()
+
+    assert not partition.has_waiting
+    assert [place.outcome() for place in waiting] == [AWAY] * 7
+    partition.committed(append, now_ms=NOW_MS)
+    assert sent.outcome().verdict is Verdict.ACCEPTED
+    for n in range(2, 9):
+        reserve(partition, submission(n, lane=n % 2))
 
 
 def test_doubt_in_one_lane_leaves_the_append_of_another_its_own_outcome() -> None:
@@ -487,104 +488,6 @@ def test_every_entry_tells_how_many_events_its_lane_has_had() -> None:
 
     assert [(header.count, header.total) for header in headers] == [(3, 103), (2, 105)]
     assert {header.appended_ms for header in headers} == {NOW_MS + 7}
-
-
-# -- rate --------------------------------------------------------------------
-
-
-def over_the_rate(partition: Partition, flags: int = 0) -> Submission:
-    """Use up a campaign's budget; returns the first event over it."""
-    n = 1000
-    while True:
-        n += 1
-        new = submission(n, flags=flags)
-        if not isinstance(partition.offer(new, now_ms=NOW_MS), Reservation):
-            return new
-
-
-def test_a_duplicate_costs_no_budget() -> None:
-    """A client that retries is not slowed down for retrying."""
-    partition = owner()
-    for n in range(12):
-        first = reserve(partition, submission(n))
-        for _ in range(3):
-            assert reserve(partition, submission(100 + n, digest=n)).append is first.append
-        commit_all(partition)
-        for _ in range(3):
-            duplicate = partition.offer(submission(200 + n, digest=n), now_ms=NOW_MS)
-            assert isinstance(duplicate, Outcome)
-            assert duplicate.verdict is Verdict.DUPLICATE
-
-
-def test_a_duplicate_is_known_as_one_also_over_the_rate() -> None:
-    partition = owner()
-    over_the_rate(partition)
-    commit_all(partition)
-
-    duplicate = partition.offer(submission(99, digest=1001), now_ms=NOW_MS)
-    assert isinstance(duplicate, Outcome)
-    assert duplicate.verdict is Verdict.DUPLICATE
-
-
-def test_over_the_rate_an_event_is_limited_and_a_hit_parked() -> None:
-    """Nobody can ask a mail client to come again."""
-    partition = owner()
-    limited = partition.offer(over_the_rate(partition), now_ms=NOW_MS)
-    assert isinstance(limited, Outcome)
-    assert limited.verdict is Verdict.LIMITED
-    assert 3 <= limited.retry_after_s <= 3.03
-
-    hit = reserve(partition, submission(50, flags=HIT))
-    again = reserve(partition, submission(51, digest=50, flags=HIT))
-    commit_all(partition)
-    assert LANES[hit.append.lane] is Lane.PARKED
-    assert hit.outcome() == Outcome(Verdict.ACCEPTED, (3, PARKED, EPOCH, 2, 0))
-    assert again.outcome().verdict is Verdict.DUPLICATE
-
-
-def test_single_events_are_held_to_the_burst_limit() -> None:
-    partition = owner()
-    over_the_rate(partition, SINGLE)
-
-    assert partition.buffered_events == POLICY.rate.burst
-    reserve(partition, submission(50))
-
-
-@pytest.mark.parametrize("flags", [0, SINGLE])
-def test_what_the_log_refused_is_paid_back(flags: int) -> None:
-    partition = owner()
-    over_the_rate(partition, flags)
-    admitted = partition.buffered_events
-    while appends := partition.take(now_ms=NOW_MS):
-        for append in appends:
-            partition.refused(append)
-    over_the_rate(partition, flags)
-
-    assert partition.buffered_events == admitted
-
-
-def test_a_refused_parked_hit_pays_back_nothing() -> None:
-    """It was never charged."""
-    partition = owner()
-    limited = over_the_rate(partition)
-    commit_all(partition)
-    reserve(partition, submission(50, flags=HIT))
-    (append,) = partition.take(now_ms=NOW_MS)
-    partition.refused(append)
-
-    assert isinstance(partition.offer(limited, now_ms=NOW_MS), Outcome)
-
-
-def test_what_became_unclear_stays_paid_and_what_waited_behind_it_does_not() -> None:
-    partition = owner()
-    for n in range(6):
-        reserve(partition, submission(n))
-    (append,) = partition.take(now_ms=NOW_MS)
-    partition.became_unclear(append)
-    partition.committed(append, now_ms=NOW_MS)
-    over_the_rate(partition)
-
-    assert partition.buffered_events == 12 - 3
 
 
 # -- what must stay in the log -----------------------------------------------

@@ -92,7 +92,7 @@ def test_a_campaign_is_named_once_in_an_entry() -> None:
 
 
 def test_a_chain_names_what_stands_before_its_marker() -> None:
-    chain = Header(kind=Kind.CHAIN, total=9, previous="17-4", spool=("node-1", 4096))
+    chain = Header(kind=Kind.CHAIN, total=9, previous="17-4", spool=("node-1", 4096, 8192))
 
     assert decode_entry(ID, encode_entry(chain)) == Entry(EntryId.parse(ID), chain, b"")
 

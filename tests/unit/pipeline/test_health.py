@@ -5,17 +5,39 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from ray_tracking.pipeline.health import STALLED_AFTER_MS, overall_health, readiness
+from ray_tracking.pipeline.level import Level
+from ray_tracking.pipeline.overview import Overview, ReplicaReport
 
 NOW_S = 1_795_461_600.25
-SHARD = {
+CLOSED = {"state": "closed", "failures": 0, "openedAt": None}
+OPEN = {"state": "open", "failures": 4, "openedAt": 1_795_461_600_000}
+SHARD: dict[str, Any] = {
     "started": True,
+    "breaker": CLOSED,
+    "log_full": False,
+    "spools_abandoned": [],
     "blocked": [],
     "dedup_effective_ms": 60_000,
     "dedup_window_ms": 60_000,
 }
-WRITER = {"name": "writer-0", "queued_events": 0, "idle_ms": 0, "trouble": None}
+WRITER: dict[str, Any] = {
+    "name": "writer-0",
+    "queued_events": 0,
+    "idle_ms": 0,
+    "trouble": None,
+    "breaker": CLOSED,
+}
+FIGURES = Overview(
+    accepted=10, rows=4, dead=1, discarded=0, missing=0, in_log=3, parked=2, spooled=0,
+    buffered=5, unconfirmed=0, lost=0,
+)  # fmt: skip
+REPORT = ReplicaReport(
+    replica="r", buffered=0, spooled=0, spool_bytes=0, spool_corrupt=0, unconfirmed=0, lost=0
+)
+NO_ROOM = structs.replace(REPORT, spool_trouble="no space left")
 STALLED = WRITER | {"queued_events": 7, "idle_ms": STALLED_AFTER_MS + 1}
 WELL: dict[str, Any] = {
     "redis_up": True,
@@ -23,6 +45,10 @@ WELL: dict[str, Any] = {
     "warnings": [],
     "shards": [SHARD, SHARD],
     "writers": [WRITER, WRITER],
+    "replicas": [REPORT],
+    "overview": FIGURES,
+    "level": Level.NORMAL,
+    "spool": True,
 }
 
 
@@ -35,6 +61,13 @@ def test_all_is_well() -> None:
             "database": {"status": "healthy"},
             "shards": {"status": "healthy"},
             "writers": {"status": "healthy", "queued": 0},
+            "spool": {"status": "healthy", "events": 0},
+            "queues": {
+                "status": "healthy",
+                "level": "normal",
+                "queues": {"logLag": 3, "parked": 2, "spooled": 0, "buffered": 5},
+            },
+            "circuitBreakers": {"status": "healthy", "redis": CLOSED, "database": CLOSED},
         },
     }
 
@@ -42,12 +75,43 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("change", "component", "status", "word"),
     [
-        ({"redis_up": False}, "redis", "unhealthy", "nothing is accepted"),
+        ({"redis_up": False, "spool": False}, "redis", "unhealthy", "nothing is accepted"),
+        ({"redis_up": False}, "redis", "degraded", "events are spooled"),
+        ({"redis_up": False, "replicas": []}, "redis", "degraded", "events are spooled"),
+        ({"replicas": [REPORT, NO_ROOM]}, "spool", "degraded", "no space left"),
+        (
+            {"replicas": [structs.replace(REPORT, spool_corrupt=2)]},
+            "spool",
+            "degraded",
+            "2 damaged records",
+        ),
+        (
+            {"overview": structs.replace(FIGURES, spooled=3)},
+            "spool",
+            "degraded",
+            "wait on disk",
+        ),
+        (
+            {"shards": [SHARD | {"spools_abandoned": ["ab"]}]},
+            "spool",
+            "degraded",
+            "not drained: ab",
+        ),
+        ({"level": Level.CRITICAL}, "queues", "degraded", "critical"),
+        ({"shards": [SHARD | {"log_full": True}]}, "queues", "degraded", "max_backlog_bytes"),
+        ({"shards": [SHARD | {"breaker": OPEN}]}, "circuitBreakers", "degraded", "redis"),
+        ({"writers": [WRITER | {"breaker": OPEN}]}, "circuitBreakers", "degraded", "database"),
         ({"warnings": ["no AOF", "eviction"]}, "redis", "degraded", "no AOF; eviction"),
         ({"postgres_up": False}, "database", "degraded", "events wait in the log"),
-        ({"shards": [SHARD, None]}, "shards", "unhealthy", "shard 1 does not answer"),
+        ({"shards": [SHARD, None]}, "shards", "degraded", "shard 1 does not answer"),
         (
-            {"shards": [SHARD | {"started": False}]},
+            {"shards": [SHARD, None], "spool": False},
+            "shards",
+            "unhealthy",
+            "shard 1 does not answer",
+        ),
+        (
+            {"shards": [SHARD | {"started": False}], "spool": False},
             "shards",
             "unhealthy",
             "shard 0 cannot reach the event log",
@@ -99,10 +163,17 @@ def test_a_backlog_is_no_stall_while_postgres_is_away_or_progress_is_made() -> N
 
 
 def test_two_troubles_are_as_bad_as_the_worse() -> None:
-    both = overall_health(WELL | {"warnings": ["no AOF"], "shards": [None]}, now_s=NOW_S)
+    wrong = {"warnings": ["no AOF"], "shards": [None], "spool": False}
+    both = overall_health(WELL | wrong, now_s=NOW_S)
 
     assert both["overall"] == "unhealthy"
     assert both["components"]["redis"]["status"] == "degraded"
+
+
+def test_a_log_out_of_reach_with_no_room_in_any_spool_is_the_end_of_taking() -> None:
+    health = overall_health(WELL | {"redis_up": False, "replicas": [NO_ROOM]}, now_s=NOW_S)
+
+    assert health["components"]["redis"]["status"] == "unhealthy"
 
 
 def test_a_supervisor_that_does_not_answer_is_a_reason_to_look() -> None:

@@ -1,0 +1,31 @@
+"""How much of everything: what the options of the command line say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    One start of the benches.
+
+    Args:
+        runs: Of each bench that takes turns with others.
+        seconds: Of each run, where a bench goes by time.
+        connections: How many a closed loop sends over.
+        backlog: Opens that wait while bounces overtake them.
+        overload_s: How long more is offered than can be taken.
+        outage_s: How long each server is away.
+        memory_s: How long memory is watched.
+        rate: Requests per second of a steady load.
+    """
+
+    runs: int
+    seconds: float
+    connections: int
+    backlog: int
+    overload_s: float
+    outage_s: float
+    memory_s: float
+    rate: float

@@ -1,0 +1,107 @@
+"""The processes of a service by kind, and the memory that they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from benchmarks.service import Service
+
+#: How each kind is told by the title of its process; Ray shows in it what an actor does.
+_TITLES = {
+    "ingress": ":tracking:Ingress",
+    "shard": "ray::ShardActor",
+    "writer": "ray::WriterActor",
+    "supervisor": ":tracking:Supervisor",
+    "guard": "ray_tracking.stores.embedded.guard",
+    "run": "bin/ray-tracking run",
+}
+_PROGRAMS = {"postgres": "Postgres", "valkey-server": "Valkey"}
+#: What is nothing else belongs to ``Ray``.
+KINDS = (*_TITLES, "Valkey", "Postgres", "Ray")
+
+
+class Sample(NamedTuple):
+    """Memory in MiB by kind, at a time of ``time.perf_counter``."""
+
+    at_s: float
+    mib: dict[str, float]
+
+
+def find(service: Service, kind: str) -> list[psutil.Process]:
+    """The processes of one kind."""
+    return [process for process in _all(service) if _kind(process) == kind]
+
+
+def memory_mib(service: Service) -> dict[str, float]:
+    """
+    What is resident, added up for each kind.
+
+    Shared memory, such as Postgres's buffers, counts once in a kind; pages that a process
+    shares with the one it was forked from, or of one program's file, in each.
+    """
+    own = dict.fromkeys(KINDS, 0)
+    shared = dict.fromkeys(KINDS, 0)
+    for process in _all(service):
+        with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            resident, of_it_shared = _resident_kib(process.pid)
+            kind = _kind(process)
+            own[kind] += resident - of_it_shared
+            shared[kind] = max(shared[kind], of_it_shared)
+    return {kind: (own[kind] + shared[kind]) / 1024 for kind in KINDS}
+
+
+@asynccontextmanager
+async def watching(service: Service, every_s: float) -> AsyncIterator[list[Sample]]:
+    """A list of samples, which grows until this is left."""
+    samples: list[Sample] = []
+
+    async def watch() -> None:
+        while True:
+            found = await asyncio.to_thread(memory_mib, service)
+            samples.append(Sample(time.perf_counter(), found))
+            await asyncio.sleep(every_s)
+
+    task = asyncio.create_task(watch())
+    try:
+        yield samples
+    finally:
+        task.cancel()
+
+
+def _all(service: Service) -> Iterable[psutil.Process]:
+    roots = [psutil.Process(service.pid)]
+    # The guard may have left the tree, so that it outlives the application.
+    for process in psutil.process_iter(["cmdline"]):
+        if f"--data-dir={service.data_dir}" in (process.info["cmdline"] or ()):
+            roots.append(process)
+    found: dict[int, psutil.Process] = {}
+    for root in roots:
+        with suppress(psutil.NoSuchProcess):
+            found |= {process.pid: process for process in [root, *root.children(recursive=True)]}
+    return found.values()
+
+
+def _kind(process: psutil.Process) -> str:
+    try:
+        title, program = " ".join(process.cmdline()), process.name()
+    except psutil.NoSuchProcess:
+        return "Ray"
+    if program in _PROGRAMS:
+        return _PROGRAMS[program]
+    return next((kind for kind, part in _TITLES.items() if part in title), "Ray")
+
+
+def _resident_kib(pid: int) -> tuple[int, int]:
+    """All that is resident, and what of it is shared memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    values = dict(line.split(":", 1) for line in lines)
+    if "VmRSS" not in values:  # it has just ended
+        return 0, 0
+    return int(values["VmRSS"].split()[0]), int(values["RssShmem"].split()[0])

@@ -1,0 +1,103 @@
+"""
+What goes into Postgres in one transaction: positions that move, the rows in between, and
+the letters that take the place of rows.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date
+from typing import NamedTuple
+from uuid import UUID
+
+from ray_tracking.events import LANES
+from ray_tracking.pipeline.append import Entry, EntryId
+from ray_tracking.pipeline.route import REDRIVE, received_ms
+from ray_tracking.pipeline.rows import copy_tuples
+
+#: A partition and a lane: one stream.
+Where = tuple[int, int]
+
+_DAY_MS = 86_400_000
+_UNIX_DAY = date(1970, 1, 1).toordinal()
+
+
+class Place(NamedTuple):
+    """Where one event stands in the log."""
+
+    where: Where
+    entry: EntryId
+    row: int
+
+
+class Move(NamedTuple):
+    """One stream's step in a flush: its position moves, its entries become rows."""
+
+    where: Where
+    old: EntryId
+    new: EntryId
+    entries: list[Entry]
+
+    @property
+    def events(self) -> int:
+        return sum(entry.header.count for entry in self.entries)
+
+
+class Refusal(NamedTuple):
+    """Why an event cannot be a row."""
+
+    reason: str
+    #: What Postgres calls it; None where it did not come to that.
+    sqlstate: str | None = None
+
+
+def places(moves: Iterable[Move]) -> list[Place]:
+    """Of every event of a flush, in the order of the log."""
+    return [
+        Place(move.where, entry.id, index)
+        for move in moves
+        for entry in move.entries
+        for index in range(entry.header.count)
+    ]
+
+
+def redriven(moves: Iterable[Move]) -> dict[Place, UUID]:
+    """The events of a flush that are dead letters sent again, and which letters."""
+    return {
+        Place(move.where, entry.id, index): UUID(
+            bytes=entry.header.event_ids[16 * index : 16 * index + 16]
+        )
+        for move in moves
+        for entry in move.entries
+        for index, flags in enumerate(array("H", entry.header.flags))
+        if flags & REDRIVE
+    }
+
+
+def copy_parts(
+    where: Where, entry: Entry, wanted: Callable[[Place], bool] | None = None
+) -> Iterator[tuple[date, bytes]]:
+    """
+    Parts of a COPY into the table of a day, for each day that an entry holds.
+
+    Args:
+        where: The entry's stream.
+        entry: Its rows.
+        wanted: Which of them; all, if it is not given.
+    """
+    partition, lane = where
+    ids = entry.header.event_ids
+    days = [received_ms(ids[at : at + 6]) // _DAY_MS for at in range(0, len(ids), 16)]
+    numbered = list(enumerate(entry.rows))
+    if wanted is not None:
+        numbered = [pair for pair in numbered if wanted(Place(where, entry.id, pair[0]))]
+    present = dict.fromkeys(days[index] for index, _ in numbered)
+    for day in present:
+        chosen = (
+            numbered if len(present) == 1 else [pair for pair in numbered if days[pair[0]] == day]
+        )
+        yield (
+            date.fromordinal(_UNIX_DAY + day),
+            copy_tuples(partition, LANES[lane], *entry.id, chosen),
+        )

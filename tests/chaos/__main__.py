@@ -1,0 +1,95 @@
+"""``python -m tests.chaos``: the crash suite, as long as ``CHAOS_SECONDS`` says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from tests.chaos import broken, report
+from tests.chaos.campaign import Campaign, Report
+from tests.chaos.clients import Rates
+from tests.chaos.faults import ALL
+from tests.chaos.stage import fresh_target
+
+FLAVOURS = ("embedded", "outside")
+RESULTS = Path(__file__).parent / "results"
+_say = partial(print, flush=True)
+
+
+def main(env: Mapping[str, str]) -> int:
+    """
+    Run what the environment asks for, and report; the exit code.
+
+    ``CHAOS_SECONDS`` of faults, in all flavours together; ``CHAOS_SEED``; ``CHAOS_FAULTS``
+    and ``CHAOS_FLAVOURS``, names (flavour ``none``: only the products with a bug);
+    ``CHAOS_PATIENCE``, how much longer than promised everything may take on a machine that
+    others use; ``CHAOS_PRODUCT``, a directory with another ``ray_tracking``;
+    ``CHAOS_BROKEN=0`` leaves out the products with a bug.
+    """
+    # Whoever ends the suite wants its servers and disks ended too.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    seed = int(env.get("CHAOS_SEED") or secrets.randbelow(1 << 32))
+    seconds = float(env.get("CHAOS_SECONDS") or 600)
+    flavours = _list(env.get("CHAOS_FLAVOURS")) or list(FLAVOURS)
+    flavours = [name for name in flavours if name in FLAVOURS]
+    _say(f"CHAOS_SEED={seed} CHAOS_SECONDS={seconds:.0f}")
+    names = _list(env.get("CHAOS_FAULTS")) or list(ALL)
+    if unknown := set(names) - set(ALL):
+        _say(f"no such faults: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
+        return 2
+    reports = [
+        asyncio.run(campaign(flavour, seed, seconds / len(flavours), names, env))
+        for flavour in flavours
+    ]
+    unseen = []
+    if env.get("CHAOS_BROKEN") != "0":
+        for bug in broken.BREAKS:
+            source, patience = _product(env), _patience(env)
+            if not asyncio.run(broken.is_seen(bug, seed, _say, source, patience)):
+                unseen.append(bug.name)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    _say(report.text(reports))
+    for name in unseen:
+        _say(f"THE JUDGE IS BLIND: {name}")
+    _say(str(report.save(reports, RESULTS / f"{stamp}-{seed}.json")))
+    return 1 if unseen or any(each.violations for each in reports) else 0
+
+
+async def campaign(
+    flavour: str, seed: int, seconds: float, names: list[str], env: Mapping[str, str]
+) -> Report:
+    """One campaign against a fresh service; its logs are kept when something is wrong."""
+    async with fresh_target(flavour, _product(env)) as target:
+        _say(f"{flavour}: in {target.root}")
+        running = Campaign(target, seed, Rates(), _say, _patience(env))
+        await running.open()
+        await running.rounds(running.choose(names), time.monotonic() + seconds)
+        found = await running.close()
+        if found.violations:
+            found.figures["kept"] = str(target.root)
+            report.save([found], target.root / "report.json")
+        return found
+
+
+def _product(env: Mapping[str, str]) -> Path | None:
+    return Path(env["CHAOS_PRODUCT"]) if env.get("CHAOS_PRODUCT") else None
+
+
+def _patience(env: Mapping[str, str]) -> float:
+    return float(env.get("CHAOS_PATIENCE") or 1)
+
+
+def _list(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))  # noqa: TID251 - the suite's own knobs

@@ -1,0 +1,184 @@
+"""A campaign: load, faults alone and in pairs, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from tests.chaos.api import Api
+from tests.chaos.clients import Clients, Rates
+from tests.chaos.faults import ALL, PILED_S, Fault, Scene
+from tests.chaos.history import History
+from tests.chaos.judge import Violation, judge
+from tests.chaos.probe import drained, taken_after
+from tests.chaos.target import Target
+
+_WARM_UP_S = 2.0
+_ALONE = 0.6
+_PAUSE_S = 1.5
+#: When events are not taken in time, how much longer to look whether they ever are.
+_RESCUE_AFTER_S = 60.0
+Say = Callable[[str], None]
+
+
+@dataclass
+class Report:
+    """What happened, for people and for files."""
+
+    seed: int
+    flavour: str
+    violations: list[Violation] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    strikes: dict[str, int] = field(default_factory=dict)
+    #: Seconds until events were taken again, after each fault and pair of faults.
+    back_after_s: dict[str, list[float]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+class Campaign:
+    """
+    Args:
+        target: The service; started here, and stopped.
+        seed: Of everything that is chosen.
+        rates: Of the load.
+        patience: How much longer than promised everything may take, on a machine that
+            others use as well.
+        say: Gets a line for each thing that happens.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        seed: int,
+        rates: Rates,
+        say: Say = print,
+        patience: float = 1.0,
+    ) -> None:
+        self.target = target
+        self.history = History()
+        self.api = Api(target.url, self.history)
+        self.clients = Clients(self.api, rates, seed)
+        self.scene = Scene(target, self.api, self.history, Random(seed))
+        self._random = self.scene.random
+        self._say = say
+        self._patience = patience
+        self._began_s = time.monotonic()
+        flavour = "outside" if target.outside else "embedded"
+        self.report = Report(seed, flavour)
+        self._back_after_s: dict[str, list[float]] = defaultdict(list)
+
+    # -- life --------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Start the service and the load."""
+        took_s = await self.target.start()
+        self.scene.cold_start_s = took_s
+        self.say(f"{self.report.flavour} service started in {took_s:.1f} s")
+        await self.target.forbid_poison()
+        self.clients.start()
+        await asyncio.sleep(_WARM_UP_S)
+
+    async def close(self, drained_within_s: float = 90.0) -> Report:
+        """Stop the load, wait until all is drained, judge, and stop the service."""
+        await self.clients.stop()
+        self.say("the load has ended; waiting until all is drained")
+        if not self.target.is_running:
+            self.history.stuck.append("`ray-tracking run` had ended")
+            self.target.kill_all()
+            await self.target.start()
+        amiss = await drained(self.api, self.target, drained_within_s * self._patience)
+        if amiss:
+            self.history.stuck.append(amiss)
+        rows, letters = await self.target.rows(), await self.target.letters()
+        report = self.report
+        report.violations = judge(self.history, rows, letters)
+        report.strikes = dict(self.scene.strikes)
+        report.back_after_s = dict(self._back_after_s)
+        report.figures = {
+            "seconds": round(time.monotonic() - self._began_s),
+            "sent": len(self.history.events),
+            "acknowledged": self.history.acknowledged,
+            "rows": len(rows),
+            "letters": len(letters),
+            "answers": {str(status): n for status, n in sorted(self.api.statuses.items())},
+            "kills": sum(n for what, n in self.scene.strikes.items() if what.startswith("kill")),
+        }
+        await self.api.close()
+        code = await self.target.stop()
+        report.figures["exit code"] = code
+        return report
+
+    def say(self, text: str) -> None:
+        self._say(f"{time.monotonic() - self._began_s:7.1f}  {text}")
+
+    # -- faults ------------------------------------------------------------------
+
+    def choose(self, names: Sequence[str]) -> list[Fault]:
+        """Those faults that can be had here; the others are noted with the reason."""
+        chosen = []
+        for name in names:
+            fault = ALL[name](self.scene)
+            if reason := fault.reason_to_skip():
+                self.report.skipped[name] = reason
+            else:
+                chosen.append(fault)
+        return chosen
+
+    async def rounds(self, faults: Sequence[Fault], until_s: float) -> None:
+        """Faults until then: each once alone, then at random, alone and in pairs."""
+        first = list(faults)
+        self._random.shuffle(first)
+        while time.monotonic() < until_s:
+            await self.round([first.pop()] if first else self._draw(faults))
+            await asyncio.sleep(self._random.uniform(0, _PAUSE_S))
+
+    def _draw(self, faults: Sequence[Fault]) -> list[Fault]:
+        weights = [fault.weight for fault in faults]
+        one, other = self._random.choices(faults, weights, k=2)
+        alone = self._random.random() < _ALONE
+        return [one] if alone or one is other or not (one.pairs and other.pairs) else [one, other]
+
+    async def round(self, faults: Sequence[Fault]) -> None:
+        """Strike, hold, heal, and look whether events are taken again in time."""
+        name = " + ".join(sorted(fault.name for fault in faults))
+        piled = len(faults) > 1 or not self.target.is_whole
+        struck = []
+        for fault in faults:
+            if await fault.strike():
+                struck.append(fault)
+                await asyncio.sleep(self._random.uniform(0, 0.5) if len(faults) > 1 else 0)
+        for fault in struck:
+            await fault.hold()
+        for fault in struck:
+            await fault.heal()
+        if not struck:
+            self.say(f"{name}: nothing to strike")
+            return
+        within_s = max([fault.back_within_s for fault in struck] + [PILED_S] * piled)
+        within_s *= self._patience
+        took_s = await taken_after(self.api, within_s + _RESCUE_AFTER_S)
+        if took_s is None:
+            self._stuck(f"{name}: no events within {within_s + _RESCUE_AFTER_S:.0f} s")
+            await self._rescue()
+            return
+        self._back_after_s[name].append(round(took_s, 2))
+        if took_s > within_s:
+            self._stuck(f"{name}: no events within {within_s:.1f} s, but {took_s:.1f} s")
+        else:
+            self.say(f"{name}: back after {took_s:.2f} s")
+
+    def _stuck(self, text: str) -> None:
+        self.say(f"STUCK {text}")
+        self.history.stuck.append(f"{time.monotonic() - self._began_s:.0f} s: {text}")
+
+    async def _rescue(self) -> None:
+        """Start it again, so that the rest of the campaign is worth something."""
+        self.say("starting the service again")
+        self.target.kill_all()
+        await asyncio.to_thread(self.target.service.process.wait)
+        await self.target.start()
