@@ -293,7 +293,7 @@ class Shard:
             "breaker": self._breaker.describe(now_ms),
             "log_bytes": self._upkeep.log_bytes,
             "log_full": self._upkeep.room_in_s() is not None,
-            "spools_abandoned": self._upkeep.spools.abandoned(now_ms),
+            "spools_abandoned": self._upkeep.spools.abandoned,
             #: Events ever appended.
             "totals": {
                 name: sum(p.totals[lane] for p in partitions) for lane, name in enumerate(LANES)

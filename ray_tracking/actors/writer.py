@@ -44,6 +44,7 @@ class Writer:
         self._clock = clock or steady_clock()
         self._pumps: list[Pump] = []
         self._task: asyncio.Task[None] | None = None
+        self._has_taken_over = False
 
     async def start(self) -> None:
         """Begin to work. Safe to call again."""
@@ -57,6 +58,7 @@ class Writer:
             async with asyncio.TaskGroup() as group:
                 for pump in self._pumps:
                     group.create_task(pump.take_over())
+            self._has_taken_over = True
             for pump in self._pumps:
                 await pump.recover()
             if not wanted():
@@ -93,6 +95,8 @@ class Writer:
         stored = dict.fromkeys(LANES, 0) | {p.lane: p.books.total for p in self._pumps}
         return {
             "name": self._config.name,
+            #: Before that, it does not know the books.
+            "started": self._has_taken_over,
             "rows": sum(pump.rows for pump in self._pumps),
             "batches": sum(pump.batches for pump in self._pumps),
             "books": Books.added(pump.books for pump in self._pumps)._asdict(),

@@ -85,12 +85,13 @@ class SpoolWatch:
         if self._unread_since_ms is None:
             self._unread_since_ms = self._last_reading_ms
 
-    def abandoned(self, now_ms: int) -> list[str]:
+    @property
+    def abandoned(self) -> list[str]:
         """Spools of nodes that are gone, with events that nobody has drained."""
         return [
             spool_id
-            for spool_id, since_ms in self._same_since_ms.items()
-            if now_ms - since_ms > ABANDONED_MS and self.reports[spool_id].events
+            for spool_id, report in self.reports.items()
+            if report.events and not self._is_reported(spool_id)
         ]
 
     def stale(self, now_ms: int) -> list[str]:
@@ -107,6 +108,10 @@ class SpoolWatch:
         if self._unread_since_ms is not None:
             floor_ms = self._unread_since_ms - MARGIN_MS
         for spool_id, report in self.reports.items():
-            if now_ms - self._same_since_ms[spool_id] <= ABANDONED_MS:
+            if self._is_reported(spool_id):
                 floor_ms = min(floor_ms, report.floor_ms)
         return floor_ms
+
+    def _is_reported(self, spool_id: str) -> bool:
+        # As of the last reading: while the log is out of reach nobody can report.
+        return self._last_reading_ms - self._same_since_ms[spool_id] <= ABANDONED_MS

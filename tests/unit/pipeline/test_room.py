@@ -71,9 +71,8 @@ def test_what_waits_is_bounded_and_counted(steps: list[tuple[bool, int, int]]) -
     it, inside = room(), []
     for comes, events, size_bytes in steps:
         if comes:
-            fits = (
-                not sum(e for e, _ in inside)
-                or sum(e for e, _ in inside) + events <= MAX_EVENTS
+            fits = not sum(e for e, _ in inside) or (
+                sum(e for e, _ in inside) + events <= MAX_EVENTS
                 and sum(b for _, b in inside) + size_bytes <= MAX_BYTES
             )
             assert it.take(events, size_bytes) == fits

@@ -165,12 +165,12 @@ def test_a_spool_that_nobody_reports_any_more_is_given_up() -> None:
     said = {"a": report(NOW_MS - 9000)}
     for at_ms in range(NOW_MS, NOW_MS + ABANDONED_MS + 1, 60_000):
         watch.read(said, at_ms)
-        assert watch.abandoned(at_ms) == []
+        assert watch.abandoned == []
         assert watch.floor_ms(at_ms) == NOW_MS - 9000
     late_ms = NOW_MS + ABANDONED_MS + 1
     watch.read(said, late_ms)
 
-    assert watch.abandoned(late_ms) == ["a"]
+    assert watch.abandoned == ["a"]
     assert watch.floor_ms(late_ms) == late_ms
 
 
@@ -178,7 +178,7 @@ def test_one_that_is_reported_is_not_given_up_however_old_its_events_are() -> No
     watch = SpoolWatch(NOW_MS)
     for at_ms in range(NOW_MS, NOW_MS + HOUR_MS, 60_000):
         watch.read({"a": report(NOW_MS - 9000, at_ms=at_ms)}, at_ms)
-    assert watch.abandoned(at_ms) == []
+    assert watch.abandoned == []
     assert watch.floor_ms(at_ms) == NOW_MS - 9000
 
 
@@ -187,11 +187,11 @@ def test_one_that_is_reported_again_counts_again() -> None:
     watch = SpoolWatch(NOW_MS)
     watch.read({"a": report(NOW_MS - 9000)}, NOW_MS)
     watch.read({"a": report(NOW_MS - 9000)}, NOW_MS + HOUR_MS)
-    assert watch.abandoned(NOW_MS + HOUR_MS) == ["a"]
+    assert watch.abandoned == ["a"]
     back_ms = NOW_MS + HOUR_MS + 1000
     watch.read({"a": report(NOW_MS - 9000, at_ms=back_ms)}, back_ms)
 
-    assert watch.abandoned(back_ms) == []
+    assert watch.abandoned == []
     assert watch.floor_ms(back_ms) == NOW_MS - 9000
 
 
@@ -200,26 +200,27 @@ def test_with_an_empty_spool_that_nobody_reports_nothing_is_lost() -> None:
     watch.read({"a": idle(NOW_MS)}, NOW_MS)
     watch.read({"a": idle(NOW_MS)}, NOW_MS + HOUR_MS)
 
-    assert watch.abandoned(NOW_MS + HOUR_MS) == []
+    assert watch.abandoned == []
     assert watch.floor_ms(NOW_MS + HOUR_MS) == NOW_MS + HOUR_MS
 
 
 def test_after_an_hour_without_the_log_nobody_is_given_up() -> None:
     """Nobody could report in it."""
     watch = SpoolWatch(NOW_MS)
-    said = {"a": report(NOW_MS - 9000)}
+    said = {"a": report(NOW_MS - 60_000)}
     watch.read(said, NOW_MS)
     watch.unreadable()
-    assert watch.abandoned(NOW_MS + 1000) == []
     back_ms = NOW_MS + HOUR_MS
+    assert watch.abandoned == []
+    assert watch.floor_ms(back_ms) == NOW_MS - 60_000
     watch.read(said, back_ms)
 
-    assert watch.abandoned(back_ms) == []
-    assert watch.floor_ms(back_ms) == NOW_MS - 9000
+    assert watch.abandoned == []
+    assert watch.floor_ms(back_ms) == NOW_MS - 60_000
     watch.read(said, back_ms + ABANDONED_MS)
-    assert watch.abandoned(back_ms + ABANDONED_MS) == []
+    assert watch.abandoned == []
     watch.read(said, back_ms + ABANDONED_MS + 1)
-    assert watch.abandoned(back_ms + ABANDONED_MS + 1) == ["a"]
+    assert watch.abandoned == ["a"]
 
 
 # -- any course of events ------------------------------------------------------
@@ -277,6 +278,7 @@ class WatchMachine(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([0, HOUR_MS]))
     def come_back(self, ms: int) -> None:
         self.now_ms += ms
+        self.check()
         self.reach_since_ms = self.now_ms
         self.watch.read(self.beside, self.now_ms)
         self.check()
@@ -299,7 +301,7 @@ class WatchMachine(RuleBasedStateMachine):
         floor_ms = self.watch.floor_ms(self.now_ms)
         for oldest_ms in self.oldest_ms.values():
             assert oldest_ms is None or floor_ms <= oldest_ms
-        assert self.watch.abandoned(self.now_ms) == []
+        assert self.watch.abandoned == []
 
 
 WatchMachine.TestCase.settings = settings(stateful_step_count=40)
