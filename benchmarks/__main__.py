@@ -55,20 +55,24 @@ async def _run(names: list[str], plan: Plan) -> None:
         "settings": LIMITS,
     }
     modules = {name: import_module(f"benchmarks.{name}") for name in names}
-    found: Found = {name: [] for name in names}
-    if in_turns := {name: modules[name] for name in names if name in IN_TURNS}:
-        await _take_turns(in_turns, plan, found)
-    for name in names:
-        if name in ALONE:
-            click.echo(name, err=True)
-            found[name].append(await modules[name].run(plan))
-    benches = {name: (module.FIGURES, found[name]) for name, module in modules.items()}
-    for name, (figures, values) in benches.items():
-        click.echo(report.table(name, figures, values))
-    click.echo(f"\n{report.save(benches, about)}")
+    found: Found = {}
+    try:
+        if in_turns := {name: modules[name] for name in names if name in IN_TURNS}:
+            found |= await _take_turns(in_turns, plan)
+        for name in names:
+            if name in ALONE:
+                click.echo(name, err=True)
+                found[name] = [await modules[name].run(plan)]
+    finally:
+        # One that fails takes nothing away from those before it.
+        benches = {name: (modules[name].FIGURES, runs) for name, runs in found.items()}
+        for name, (figures, runs) in benches.items():
+            click.echo(report.table(name, figures, runs))
+        click.echo(f"\n{report.save(benches, about)}")
 
 
-async def _take_turns(modules: dict[str, Any], plan: Plan, found: Found) -> None:
+async def _take_turns(modules: dict[str, Any], plan: Plan) -> Found:
+    found: Found = {name: [] for name in modules}
     replicas = Settings().ingress_replica_count
     click.echo("starting the service", err=True)
     async with Service({"ingress_replicas": replicas}) as service, noop_servers(replicas) as port:
@@ -83,6 +87,7 @@ async def _take_turns(modules: dict[str, Any], plan: Plan, found: Found) -> None
         await lab.check_rows()
         await database.close()
     click.echo("the service has stopped cleanly", err=True)
+    return found
 
 
 if __name__ == "__main__":

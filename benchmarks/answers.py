@@ -82,7 +82,13 @@ def judge(asked: Answer, took_s: float, status: int, head: bytes, body: bytes) -
 def read(file: Path) -> list[Answer]:
     """All that was written down."""
     with file.open("rb") as lines:
-        return [Answer(*orjson.loads(line)) for line in lines]
+        return [_answer(*orjson.loads(line)) for line in lines]
+
+
+def _answer(*values: Any) -> Answer:
+    answer = Answer(*values)
+    # JSON has no infinity.
+    return answer._replace(took_s=math.inf) if answer.took_s is None else answer
 
 
 def write_line(answer: Answer) -> bytes:

@@ -15,6 +15,7 @@ import structlog
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
 
 from ray_tracking import failpoints
 from ray_tracking.actors.clients import ShardClients
@@ -47,18 +48,22 @@ _LINGER_S = 0.005
 _REPORT_EVERY_S = 1.0
 #: How old a status may be that several requests share.
 _STATUS_FOR_S = 0.5
+_SERVE_ANSWERS_WITHIN_S = 5.0
+_ASK_AGAIN_S = 0.1
 
 
 class SupervisorReplica:
     """Starts, watches and stops the parts of the system."""
 
     # Serve awaits it: the replica counts as started only when everything is up.
-    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
+    async def __init__(self, settings: Settings, generation: str) -> None:  # type: ignore[misc]
+        self._generation = generation
         self._supervisor = Supervisor(settings.with_environment())
         await self._supervisor.start()
 
-    async def runtime(self) -> Runtime:
-        return await self._supervisor.runtime()
+    async def runtime(self, generation: str | None = None) -> Runtime | None:
+        """None for an ingress of another generation: it has to wait for its own supervisor."""
+        return await self._supervisor.runtime() if generation in (None, self._generation) else None
 
     async def health(self) -> dict[str, Any]:
         return await self._supervisor.health()
@@ -67,13 +72,39 @@ class SupervisorReplica:
         return await self._supervisor.exchange(report)
 
     async def __del__(self) -> None:
-        await self._supervisor.stop()
+        if await _application_stays():
+            await self._supervisor.release()
+        else:
+            await self._supervisor.stop()
+
+
+async def _application_stays() -> bool:
+    """
+    Whether only this replica ends, because another is in its place or will be.
+
+    Where Serve does not say so, everything ends: nothing is lost by that, and whoever comes
+    next starts it again. Otherwise detached actors might stay behind for ever.
+    """
+    replica = serve.get_replica_context()
+    try:
+        async with asyncio.timeout(_SERVE_ANSWERS_WITHIN_S):
+            status = await asyncio.to_thread(serve.status)
+    except Exception as error:
+        log.warning("Serve does not say why the supervisor ends", reason=repr(error))
+        return False
+    application = status.applications.get(replica.app_name)
+    return (
+        application is not None
+        and application.status != ApplicationStatus.DELETING
+        and replica.deployment in application.deployments
+    )
 
 
 class IngressReplica:
     """Takes events and answers questions over HTTP."""
 
-    def __init__(self, settings: Settings, supervisor: DeploymentHandle) -> None:
+    def __init__(self, settings: Settings, supervisor: DeploymentHandle, generation: str) -> None:
+        self._generation = generation
         self._settings = settings.with_environment()
         self._supervisor = supervisor
         self._health_snapshot: tuple[float, dict[str, Any] | None] = (0.0, None)
@@ -85,7 +116,7 @@ class IngressReplica:
     async def __serve_build_asgi_app__(self) -> App:
         """Called once, on the replica, when it starts."""
         settings = self._settings
-        runtime: Runtime = await self._supervisor.runtime.remote()
+        runtime = await self._runtime()
         self._shards = ShardClients(runtime.shard_names)
         self._queries = await Queries.open(runtime.database_url, settings.database_schema)
         self._gatherer = Gatherer(
@@ -122,6 +153,8 @@ class IngressReplica:
         """The loop turns, and that is all: a part that is away must not end this one."""
 
     async def __del__(self) -> None:
+        if not hasattr(self, "_app"):
+            return  # it has never begun
         if self._listener is not None:
             await self._listener.stop()
         await self._app.tracking.drain()
@@ -130,6 +163,14 @@ class IngressReplica:
         if self._spooler is not None:
             await self._spooler.close()
         await self._queries.close()
+
+    async def _runtime(self) -> Runtime:
+        """What the supervisor of our generation says; the one before may still be there."""
+        while True:
+            runtime: Runtime | None = await self._supervisor.runtime.remote(self._generation)
+            if runtime is not None:
+                return runtime
+            await asyncio.sleep(_ASK_AGAIN_S)
 
     async def _open_spool(self, runtime: Runtime) -> Spooler | None:
         settings = self._settings
@@ -205,6 +246,8 @@ _COMMON: dict[str, Any] = {
     "health_check_period_s": 1,
     "health_check_timeout_s": 10,
     "graceful_shutdown_wait_loop_s": 0.1,
+    # Of one replica too the successor is there before it goes; of many, one at a time.
+    "max_surge_percent": 20,
 }
 
 SupervisorDeployment = serve.deployment(
@@ -235,5 +278,8 @@ def build(settings: Settings) -> Application:
     ingress = Ingress
     if not settings.autoscaling:
         ingress = ingress.options(num_replicas=settings.ingress_replica_count)
-    application: Application = ingress.bind(settings, SupervisorDeployment.bind(settings))
+    # Of this build, so that while another replaces it, each ingress asks its own supervisor.
+    generation = uuid4().hex
+    supervisor = SupervisorDeployment.bind(settings, generation)
+    application: Application = ingress.bind(settings, supervisor, generation)
     return application

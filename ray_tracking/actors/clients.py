@@ -63,10 +63,30 @@ class ShardClients:
         try:
             handle = self._handles.get(shard)
             if handle is None:
-                handle = ray.get_actor(self._names[shard], NAMESPACE)
+                handle = self._find(shard)
                 self._handles[shard] = handle
             return await getattr(handle, method).remote(*args)
         except (RayActorError, RaySystemError, ValueError) as error:
             # ValueError: no actor of that name now. It may come back under a new handle.
             self._handles.pop(shard, None)
             raise Unavailable(f"shard {shard} cannot be reached") from error
+
+    def _find(self, shard: int) -> Any:
+        name = self._names[shard]
+        try:
+            return ray.get_actor(name, NAMESPACE)
+        except ValueError:
+            # A redeployment has put another generation in its place, and will replace us
+            # too. Until then we go on with that one, if it speaks as we do.
+            for successor in actor_names(name.rpartition("-")[0]):
+                return ray.get_actor(successor, NAMESPACE)
+            raise
+
+
+def actor_names(prefix: str) -> list[str]:
+    """The names of our actors that begin so."""
+    return [
+        entry["name"]
+        for entry in ray.util.list_named_actors(all_namespaces=True)
+        if entry["namespace"] == NAMESPACE and entry["name"].startswith(prefix)
+    ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import structlog
@@ -95,9 +96,9 @@ class Flusher:
             await self._back_off(attempt)
             attempt += 1
         self.trouble = None
-        for place, why in letters.items():
+        for place, why in islice(letters.items(), 1):
             at = f"{place.where[0]}:{LANES[place.where[1]]}:{place.entry}:{place.row}"
-            log.error("event is a dead letter", position=at, reason=why.reason)
+            log.error("dead letters", events=len(letters), first=at, reason=why.reason)
 
     async def probe(self, moves: list[Move], only: Sequence[Place]) -> None:
         """Try some rows of the moves, and take it back; whether they fail is not asked."""

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from hashlib import blake2b
@@ -22,7 +23,7 @@ import structlog
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from ray_tracking import __version__, failpoints
-from ray_tracking.actors.clients import NAMESPACE
+from ray_tracking.actors.clients import NAMESPACE, actor_names
 from ray_tracking.actors.pump import WriterConfig
 from ray_tracking.actors.shard import Shard, ShardConfig
 from ray_tracking.actors.writer import Writer
@@ -48,7 +49,7 @@ def end_process(reason: str) -> None:
 
 
 class ShardActor(Shard):
-    """A shard that begins to work when its process does, also when Ray has restarted it."""
+    """A shard that begins to work when it is asked to, or when Ray has restarted it."""
 
     def __init__(self, config: ShardConfig) -> None:
         failpoints.arm(config.failpoints_dir)
@@ -57,7 +58,7 @@ class ShardActor(Shard):
 
 
 class WriterActor(Writer):
-    """A writer that begins to work when its process does, also when Ray has restarted it."""
+    """A writer that begins to work when it is asked to, or when Ray has restarted it."""
 
     def __init__(self, config: WriterConfig) -> None:
         failpoints.arm(config.failpoints_dir)
@@ -66,6 +67,12 @@ class WriterActor(Writer):
 
 
 async def _try_to_start(actor: Shard | Writer) -> None:
+    # One that is new waits: until the supervisor ends it, its predecessor works.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's answer uses what Ray has deprecated
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+    if not restarted:
+        return
     with contextlib.suppress(LogUnavailable):  # whoever calls next tries again
         await actor.start()
 
@@ -97,11 +104,26 @@ class Part:
         self._handle: Any = None
         self._unanswered = 0
 
+    @property
+    def exists(self) -> bool:
+        """Whether somebody has made it already."""
+        return self.name in actor_names(self.name)
+
+    @property
+    def has_successor(self) -> bool:
+        """Whether it is there with other settings or other code, as a redeployment leaves it."""
+        return any(name != self.name for name in actor_names(self.name.rpartition(":")[0] + ":"))
+
     def create(self) -> None:
         """Make the actor, or find it where it is."""
         self._handle = self._actor.options(
             name=self.name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
         ).remote(self._config)
+
+    async def made(self) -> None:
+        """Return when its process is there."""
+        with contextlib.suppress(RayError):  # whoever starts it hears of it
+            await self._handle.status.remote()
 
     async def start(self) -> None:
         """Return when it works."""
@@ -120,7 +142,8 @@ class Part:
             if isinstance(getattr(error, "cause", None), LogUnavailable):
                 self._unanswered = 0  # alive, and waiting for the log as it should
             elif isinstance(error, ActorDiedError):
-                self.create()
+                if not self.has_successor:  # which is another supervisor's
+                    self.create()
             elif self._unanswered >= _PATIENCE:
                 log.error("replacing an actor that does not answer", actor=self.name)
                 self._unanswered = 0
@@ -187,10 +210,8 @@ def plan(
 def retire_others(instance: str, wanted: Iterable[Part]) -> None:
     """End actors of an earlier generation: their settings or their code are not ours."""
     names = {part.name for part in wanted}
-    for entry in ray.util.list_named_actors(all_namespaces=True):
-        name = entry["name"]
-        of_ours = entry["namespace"] == NAMESPACE and name.startswith(f"{instance}:")
-        if of_ours and name not in names:
+    for name in actor_names(f"{instance}:"):
+        if name not in names:
             log.info("retiring an actor of an earlier generation", actor=name)
             _kill(name)
 

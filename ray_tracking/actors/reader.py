@@ -15,7 +15,7 @@ from ray_tracking.actors.signal import Signal
 from ray_tracking.actors.tasks import wanted
 from ray_tracking.errors import LogUnavailable
 from ray_tracking.events import LANES
-from ray_tracking.pipeline.append import BadEntry, Entry, EntryId
+from ray_tracking.pipeline.append import BadEntry, Entry, EntryId, Kind
 from ray_tracking.pipeline.backlog import Backlog
 from ray_tracking.pipeline.backoff import Backoff
 from ray_tracking.pipeline.flush import Where
@@ -65,6 +65,8 @@ class Reader:
         self._changed = changed
         self._clock = clock
         self._followers: dict[Where, Follower] = {}
+        #: The last entry of each stream that was read and is no marker: as far as we store.
+        self._read_to: dict[Where, EntryId] = {}
         #: Streams that stand at a gap, and what was found there.
         self._stuck: dict[Where, str] = {}
         self._unreported: set[Where] = set()
@@ -94,6 +96,7 @@ class Reader:
                 here where an operator has accepted a gap.
         """
         self._followers = {where: Follower(at) for where, at in positions.items()}
+        self._read_to = dict(positions)
         self._ahead = ReadAhead(positions)
         attempt = 0
         while wanted():
@@ -149,6 +152,8 @@ class Reader:
         try:
             for entry in entries:
                 follower.accept(entry)
+                if entry.header.kind is not Kind.MARKER:
+                    self._read_to[where] = entry.id
                 self._backlog.add(where, entry, now_ms)
                 if self._budget is not None:
                     self._budget.spend(where, entry.header, now_ms=now_ms)
@@ -172,8 +177,9 @@ class Reader:
         self._look_again_ms = self._clock() + _LOOK_AGAIN_MS
         stored = await self._stored.read() or {}
         for where in list(self._stuck):
-            if stored.get(where, positions[where]) > positions[where]:
-                positions[where] = stored[where]
-                self._followers[where] = Follower(stored[where])
+            passed = stored.get(where, positions[where])
+            if passed > self._read_to[where]:
+                positions[where] = self._read_to[where] = passed
+                self._followers[where] = Follower(passed)
                 self._ahead.behind.append(where)
                 del self._stuck[where]

@@ -40,7 +40,6 @@ from ray_tracking.pipeline.admit import (
     Reservation,
     State,
 )
-from ray_tracking.pipeline.append import EntryId
 from ray_tracking.pipeline.breaker import Breaker, BreakerPolicy, BreakerState
 from ray_tracking.pipeline.gather import (
     Outcome,
@@ -134,6 +133,7 @@ class Shard:
             await asyncio.shield(self._starting)
         except LogUnavailable:
             self._starting = None  # the next call tries again
+            self._upkeep.spools.unreadable()
             raise
 
     async def drain(self) -> None:
@@ -228,6 +228,9 @@ class Shard:
         now_ms = self._clock()
 
         def offer(index: int, partition: Partition, shut: Outcome | None) -> Outcome | Reservation:
+            # Until it is reported, nothing is kept for its events to be compared with.
+            reported = chunk.spool_id in self._upkeep.spools.reports
+            shut = shut or (None if reported else _SHUT)
             return partition.offer_spooled(
                 submissions[index], stretch, offsets[index], now_ms=now_ms, shut=shut
             )
@@ -356,11 +359,10 @@ class Shard:
             log.warning(
                 f"circuit_{'opened' if changed is BreakerState.OPEN else changed}", name="redis"
             )
-        if changed is BreakerState.OPEN:
+        if changed is BreakerState.OPEN or (not ok and took_ms > _SLOW_APPEND_MS):
+            # Who has waited for one time-out does not wait for the next.
             self._refuse_waiting()
-        if not self._waiting:
-            self._idle.set()
-        elif any(append.state is State.OPEN for append in self._waiting):
+        if any(append.state is State.OPEN for append in self._waiting):
             self._dirty.set()
 
     async def _append(self, repeats: list[Append]) -> bool:
@@ -408,6 +410,8 @@ class Shard:
     def _answer_settled(self) -> None:
         for append in [a for a in self._waiting if a.state not in (State.OPEN, State.SENT)]:
             self._waiting.pop(append).set_result(None)
+        if not self._waiting:
+            self._idle.set()
 
     async def _verify(self) -> bool:
         """
@@ -416,19 +420,17 @@ class Shard:
         Raises:
             Fenced: If it is not: flushed, replaced, set back, or somebody else's.
         """
-        for partition in self._partitions.values():
-            unclear = {append.lane: append.id for append in partition.repeats()}
-            for lane in range(len(LANES)):
-                expected = {partition.last_id(lane), unclear.get(lane)}
-                try:
-                    last: EntryId = await self._log.last_id(partition.number, lane)
-                except LogUnavailable:
-                    return False
-                if last not in expected:
-                    raise Fenced(
-                        f"partition {partition.number} ends at {last}, "
-                        f"we left it at {partition.last_id(lane)}"
-                    )
+        try:
+            lasts = await self._log.last_ids(self._partitions)
+        except LogUnavailable:
+            return False
+        for (number, lane), last in lasts.items():
+            partition = self._partitions[number]
+            unclear = [append.id for append in partition.repeats() if append.lane == lane]
+            if last not in [partition.last_id(lane), *unclear]:
+                raise Fenced(
+                    f"partition {number} ends at {last}, we left it at {partition.last_id(lane)}"
+                )
         return True
 
     def _end(self, reason: str) -> None:

@@ -106,10 +106,7 @@ class Supervisor:
         }
         await log_setup.assign(self._log.redis, settings.redis_prefix, owned)
         self._shards, self._writers = plan(settings, owned, database_url, redis_url)
-        retire_others(instance_name(settings), self._parts)
-        for part in self._parts:
-            part.create()
-        await asyncio.gather(*[part.start() for part in self._parts])
+        await self._start_parts()
         self._runtime = Runtime(
             database_url,
             [shard.name for shard in self._shards],
@@ -120,6 +117,24 @@ class Supervisor:
         )
         self._tasks.append(asyncio.create_task(self._watch_loop()))
         log.info("started", data_dir=str(settings.data_dir), shards=settings.shard_count)
+
+    async def _start_parts(self) -> None:
+        """Put them in the place of an earlier generation, or leave that as it is."""
+        new = [part for part in self._parts if not part.exists]
+        try:
+            for part in self._parts:
+                part.create()
+            # An earlier generation works until the processes of this one are there, so the
+            # time in which nobody does is short.
+            await asyncio.gather(*[part.made() for part in self._parts])
+            retire_others(instance_name(self._settings), self._parts)
+            await asyncio.gather(*[part.start() for part in self._parts])
+        except BaseException:
+            # An earlier supervisor that is still there makes its own again.
+            for part in new:
+                part.end()
+            self._shards, self._writers = [], []
+            raise
 
     @property
     def _parts(self) -> list[Part]:
@@ -262,11 +277,26 @@ class Supervisor:
             await asyncio.gather(*[part.ask(step, _STEP_S) for part in parts])
         for part in self._parts:
             part.end()
+        # A redeployment that failed may have left some.
+        retire_others(instance_name(self._settings), self._parts)
         if self._log is not None:
             await self._log.close()
         if self._servers is not None:
             await self._servers.stop()
         log.info("stopped")
+
+    async def release(self) -> None:
+        """Let go of everything without ending it: another supervisor looks after it."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        if self._log is not None:
+            await self._log.close()
+        if self._servers is not None:
+            await self._servers.release()
+        log.info("released")
 
     async def _ingress_closed(self) -> None:
         """Return when nobody listens on our port any more, or after a while."""

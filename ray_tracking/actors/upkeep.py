@@ -104,7 +104,7 @@ class Upkeep:
         for partition in partitions:
             partition.expire(floor_ms)
             partition.forget_spools(self.spools.reports)
-        for spool_id in self.spools.stale(now_ms):
+        for spool_id in self.spools.stale:
             await self._log.forget_spool(spool_id)
         log_bytes = await self._log.size_bytes(self._all_partitions)
         if log_bytes < self.log_bytes:

@@ -94,12 +94,13 @@ class SpoolWatch:
             if report.events and not self._is_reported(spool_id)
         ]
 
-    def stale(self, now_ms: int) -> list[str]:
+    @property
+    def stale(self) -> list[str]:
         """Empty spools that nobody has reported for long: they were removed unsaid."""
         return [
             spool_id
-            for spool_id, since_ms in self._same_since_ms.items()
-            if now_ms - since_ms > ABANDONED_MS and not self.reports[spool_id].events
+            for spool_id, report in self.reports.items()
+            if not report.events and not self._is_reported(spool_id)
         ]
 
     def floor_ms(self, now_ms: int) -> int:

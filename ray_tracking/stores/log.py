@@ -209,11 +209,18 @@ class EventLog:
             for append, result in zip(appends, results, strict=True)
         ]
 
-    async def last_id(self, partition: int, lane: int) -> EntryId:
-        """The id of the last entry, or the origin of an empty or missing stream."""
+    async def last_ids(self, partitions: Iterable[int]) -> dict[tuple[int, int], EntryId]:
+        """The id of the last entry of each stream; the origin for an empty or missing one."""
+        streams = [(partition, lane) for partition in partitions for lane in range(len(LANES))]
         with _answering():
-            entry = await self._last(stream_key(self.prefix, partition, lane))
-        return entry.id if entry else ORIGIN
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for partition, lane in streams:
+                    pipe.xrevrange(stream_key(self.prefix, partition, lane), count=1)
+                lasts = await pipe.execute()
+        return {
+            stream: EntryId.parse(found[0][0]) if found else ORIGIN
+            for stream, found in zip(streams, lasts, strict=True)
+        }
 
     async def entry(self, partition: int, lane: int, entry_id: EntryId) -> Entry | None:
         """The entry of that id, if it is still there."""

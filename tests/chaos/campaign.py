@@ -76,7 +76,11 @@ class Campaign:
 
     async def open(self) -> None:
         """Start the service and the load."""
-        took_s = await self.target.start()
+        try:
+            took_s = await self.target.start()
+        except BaseException:
+            await self.api.close()
+            raise
         self.scene.cold_start_s = took_s
         self.say(f"{self.report.flavour} service started in {took_s:.1f} s")
         await self.target.forbid_poison()

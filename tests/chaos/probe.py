@@ -113,4 +113,4 @@ async def _insist(api: Api, campaign: str, key: str, priority: str = "normal") -
     }  # fmt: skip
     event = Event(Sent(key, campaign, "probe", 0, in_turn=False), "EMAIL_OPEN", data, priority)
     while await api.single(event) is not None:  # noqa: ASYNC110 - of other processes
-        await asyncio.sleep(AGAIN_S / 4)
+        await asyncio.sleep(AGAIN_S / 2)

@@ -45,6 +45,8 @@ KINDS: dict[str, Callable[[Process], bool]] = {
     "controller": _titled("ray::ServeController"),
     "raylet": _running("raylet"),
     "gcs": _running("gcs_server"),
+    # The keeper has the same command, and is the elder.
+    "run": lambda process: process.command.rstrip().endswith("ray-tracking run"),
     "valkey": _running("valkey-server"),
     # Its other processes have titles: "postgres: checkpointer".
     "postgres": lambda process: (
@@ -54,8 +56,8 @@ KINDS: dict[str, Callable[[Process], bool]] = {
 }
 
 
-def all_of(root: Path) -> list[Process]:
-    """Every process that names a directory in its command, and everything below those."""
+def all_of(root: Path, *more: int) -> list[Process]:
+    """Every process that names a directory in its command, ``more``, and all below those."""
     everybody = {process.pid: process for process in _everybody()}
     below: dict[int, list[Process]] = {}
     for process in everybody.values():
@@ -63,18 +65,13 @@ def all_of(root: Path) -> list[Process]:
     ours: dict[int, Process] = {}
     mark = str(root)
     waiting = [process for process in everybody.values() if mark in process.command]
+    waiting += [everybody[pid] for pid in more if pid in everybody]
     while waiting:
         process = waiting.pop()
         if process.pid not in ours and process.pid != os.getpid():
             ours[process.pid] = process
             waiting += below.get(process.pid, ())
     return list(ours.values())
-
-
-def of_kind(root: Path, kind: str) -> list[Process]:
-    """Those of one kind, oldest first."""
-    is_one = KINDS[kind]
-    return sorted((p for p in all_of(root) if is_one(p)), key=lambda process: process.pid)
 
 
 def _everybody() -> Iterator[Process]:

@@ -95,9 +95,9 @@ class Target:
     async def start(self) -> float:
         """Start it; how many seconds it took until it took events."""
         began_s = time.monotonic()
-        self.starts += 1
-        self.service.output = self.root / f"output-{self.starts}.log"
+        self.service.output = self.root / f"output-{self.starts + 1}.log"
         self.service.launch()
+        self.starts += 1
         await asyncio.to_thread(self.service.wait_until_ready)
         return time.monotonic() - began_s
 
@@ -130,7 +130,7 @@ class Target:
     def is_whole(self) -> bool:
         """Whether every process that takes events is there, and whoever looks after them."""
         wanted = {"replica": 2, "shard": 2, "writer": 1, "supervisor": 1, "controller": 1}
-        there = processes.all_of(self.root)
+        there = self._all()
         return all(
             sum(map(processes.KINDS[kind], there)) >= count for kind, count in wanted.items()
         )
@@ -144,23 +144,26 @@ class Target:
 
     def processes(self, kind: str) -> list[Process]:
         """Those of one kind, oldest first; never the servers of our own."""
-        return [p for p in processes.of_kind(self.root, kind) if p.pid not in self._not_ours()]
+        there = filter(processes.KINDS[kind], self._all())
+        return sorted(there, key=lambda process: process.pid)
 
     def kill_all(self) -> int:
         """``kill -9`` of everything at once; how many there were."""
-        victims = [p for p in processes.all_of(self.root) if p.pid not in self._not_ours()]
-        return sum(victim.signal(signal.SIGKILL) for victim in victims)
+        return sum(victim.signal(signal.SIGKILL) for victim in self._all())
 
-    def _not_ours(self) -> set[int]:
+    def _all(self) -> list[Process]:
+        """Every process of the service. Servers outside are no part of it."""
+        started = self.starts > 0
+        found = processes.all_of(self.root, *([self.service.process.pid] if started else []))
         if self.outside is None:
-            return set()
+            return found
         homes = (str(self.outside.valkey_home), str(self.outside.postgres_home))
-        return {
-            process.pid
-            for process in processes.all_of(self.root)
-            if any(home in process.command for home in homes)
-            or process.command.startswith("postgres:")
-        }
+        return [
+            process
+            for process in found
+            if not process.command.startswith("postgres:")
+            and not any(home in process.command for home in homes)
+        ]
 
     # -- looking -----------------------------------------------------------------
 

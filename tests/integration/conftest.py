@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from ray_tracking.stores.embedded import EmbeddedServers, ServerUrls
+from tests.support.shards import ACCEPTED, Faulty, verdicts
 from tests.support.stack import Service, Stack
 
 
@@ -34,6 +35,16 @@ async def stack(servers: ServerUrls) -> AsyncIterator[Stack]:
     await stack.open()
     yield stack
     await stack.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def faulty(stack: Stack) -> Faulty:
+    """A shard with its connections open: it has appended one event to each partition."""
+    proxy, url = await stack.valkey_proxy()
+    owner = await stack.shard(redis_url=url)
+    first = [stack.event(campaignId=stack.campaign_in(n)) for n in range(stack.partitions)]
+    assert set(verdicts(await owner.submit(*first))) == {ACCEPTED}
+    return Faulty(stack, owner, proxy, first)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

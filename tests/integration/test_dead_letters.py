@@ -14,12 +14,13 @@ import pytest
 
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.append import EntryId
+from ray_tracking.pipeline.flush import Move, Place, Refusal
 from ray_tracking.pipeline.gather import Verdict
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.route import REDRIVE, Submission
 from ray_tracking.pipeline.rows import decode_row
 from ray_tracking.stores.rows import RowWriter
-from tests.support.stack import Owner, Scribe, Stack
+from tests.support.stack import NORMAL, Owner, Scribe, Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
@@ -295,16 +296,13 @@ async def test_a_letter_that_was_sent_twice_is_one_row(stack: Stack) -> None:
     await submit(owner, poison)
     await eventually(lambda: is_stored(stack, 0, 1))
     await stack.sql("ALTER TABLE events DROP CONSTRAINT no_poison")
-    await scribe.kill()
-    await redrive(owner, poison)
-    await redrive(owner, poison)
-
-    scribe = await stack.writer(max_age_ms=500)
+    await redrive(owner, poison, poison)
     await eventually(lambda: is_stored(stack, 1, 1))
     await redrive(owner, poison)
     await submit(owner, stack.event())
     await eventually(lambda: is_stored(stack, 2, 1))
 
+    assert len(await stack.batches(poison.partition)) >= 3
     assert await books(stack) == {"rows": 2, "dead": 1, "discarded": 2}
     assert (await scribe.writer.status())["books"]["discarded"] == 2
 
@@ -326,6 +324,33 @@ async def test_a_letter_that_was_given_up_never_becomes_a_row(stack: Stack) -> N
     (letter,) = await letters(stack)
     assert (letter["status"], letter["attempts"]) == ("discarded", 1)
     assert await books(stack) == {"rows": 1, "dead": 1, "discarded": 2}
+
+
+async def test_a_letter_that_is_given_up_while_its_row_is_looked_for_stays_so(
+    stack: Stack,
+) -> None:
+    """What the tries have found is not true any more in the last transaction."""
+    owner = await stack.shard()
+    scribe = await stack.writer()
+    bad = broken(stack, "a NUL", campaignId=stack.campaign_in(0))
+    await submit(owner, bad)
+    await eventually(lambda: is_stored(stack, 0, 1))
+    await scribe.kill()
+    await redrive(owner, bad)
+    _, entry = await stack.batches(0)
+    wheres = [(0, NORMAL)]
+    rows = RowWriter(stack.database_url, stack.schema, "tests", wheres)
+    old = (await rows.take_over())[0, NORMAL].position
+    moves = [Move((0, NORMAL), old, entry.id, [entry])]
+    await stack.sql("UPDATE dead_letters SET status = 'discarded'")
+
+    found = {Place((0, NORMAL), entry.id, 0): Refusal("refused again", "22021")}
+    await rows.flush(moves, found)
+    await rows.close()
+
+    (letter,) = await letters(stack)
+    assert (letter["status"], letter["attempts"]) == ("discarded", 1)
+    assert await books(stack) == {"dead": 1, "discarded": 1}
 
 
 async def test_a_letter_that_fails_again_is_the_same_letter(stack: Stack) -> None:

@@ -1,88 +1,35 @@
-"""
-What a shard acknowledges is in the log, once, whatever happens to the shard, to the
-network or to the log.
-"""
+"""What a shard acknowledges is in the log, once; and what it has no room for, or no budget."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from itertools import pairwise
 
+import msgspec
 import pytest
-import pytest_asyncio
-from redis.asyncio import Redis
 
-from ray_tracking.errors import Fenced, LogUnavailable
-from ray_tracking.events import LANES
-from ray_tracking.pipeline.append import ORIGIN, EntryId, Kind
-from ray_tracking.pipeline.gather import Outcome, Verdict
+from ray_tracking.pipeline.append import EntryId
 from ray_tracking.pipeline.rate import RatePolicy
-from ray_tracking.pipeline.route import Submission, received_ms
+from ray_tracking.pipeline.room import MAX_WAITING_BYTES
+from ray_tracking.pipeline.route import REDRIVE, Submission
 from ray_tracking.pipeline.rows import decode_row
-from ray_tracking.pipeline.window import WindowPolicy
-from ray_tracking.pipeline.write import Follower
-from tests.support.proxy import Fault, Proxy
-from tests.support.stack import HIGH, NORMAL, PARKED, Owner, Stack
+from tests.support.shards import (
+    ACCEPTED,
+    DUPLICATE,
+    FULL,
+    LIMITED,
+    Faulty,
+    assert_logged_once,
+    at_once,
+    held,
+    turns,
+    verdicts,
+)
+from tests.support.stack import HIGH, NORMAL, PARKED, Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
-
-ACCEPTED, DUPLICATE = Verdict.ACCEPTED, Verdict.DUPLICATE
-LIMITED, UNAVAILABLE = Verdict.LIMITED, Verdict.UNAVAILABLE
-
-
-def verdicts(outcomes: list[Outcome]) -> list[Verdict]:
-    """What became of each, and nothing more."""
-    return [outcome.verdict for outcome in outcomes]
-
-
-async def follow_all(stack: Stack) -> None:
-    """Read every stream from its beginning as a reader does, which finds every gap."""
-    for partition in range(stack.partitions):
-        for lane in range(len(LANES)):
-            follower = Follower(ORIGIN)
-            for entry in await stack.entries(partition, lane):
-                follower.accept(entry)
-
-
-async def assert_logged_once(stack: Stack, *submissions: Submission) -> None:
-    """The log has these events and no others, each once, and no gap."""
-    expected = sorted(submission.event_id for submission in submissions)
-    assert sorted(await stack.logged_ids()) == expected
-    await follow_all(stack)
-
-
-class Faulty:
-    """A shard behind a network that fails, and events for one of its partitions."""
-
-    def __init__(self, stack: Stack, owner: Owner, proxy: Proxy) -> None:
-        self.stack = stack
-        self.owner = owner
-        self.proxy = proxy
-
-    def event(self, partition: int = 0) -> Submission:
-        return self.stack.event(campaignId=self.stack.campaign_in(partition))
-
-    async def is_clear(self) -> bool:
-        """Does it know of everything whether the log has it?"""
-        return not (await self.owner.status())["unclear"]
-
-    async def holds(self, events: int) -> bool:
-        """Does it wait for the log with so many?"""
-        return (await self.owner.status())["buffered"] == events  # type: ignore[no-any-return]
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def faulty(stack: Stack) -> Faulty:
-    """A shard with its connections open: it has appended one event to each partition."""
-    proxy, url = await stack.valkey_proxy()
-    owner = await stack.shard(redis_url=url)
-    first = [stack.event(campaignId=stack.campaign_in(n)) for n in range(stack.partitions)]
-    assert set(verdicts(await owner.submit(*first))) == {ACCEPTED}
-    return Faulty(stack, owner, proxy)
-
 
 # -- what an acknowledgement means ---------------------------------------------------
 
@@ -147,9 +94,7 @@ async def test_ids_follow_each_other_without_a_gap_also_under_load(stack: Stack)
 
 async def test_events_that_arrive_during_an_append_go_together_in_the_next(faulty: Faulty) -> None:
     """An fsync for each event would be the end of throughput."""
-    faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
-    first = asyncio.create_task(faulty.owner.submit(faulty.event()))
-    await faulty.proxy.struck()
+    first = await held(faulty.proxy, faulty.owner, faulty.event())
     others = [asyncio.create_task(faulty.owner.submit(faulty.event())) for _ in range(10)]
     await eventually(lambda: faulty.holds(11))
     faulty.proxy.release()
@@ -160,19 +105,11 @@ async def test_events_that_arrive_during_an_append_go_together_in_the_next(fault
     assert [entry.header.count for entry in await faulty.stack.batches(0)] == [1, 1, 10]
 
 
-async def test_a_full_buffer_refuses_and_takes_again_when_it_is_empty(stack: Stack) -> None:
-    proxy, url = await stack.valkey_proxy()
-    owner = await stack.shard(redis_url=url, max_buffered_events=2)
-    await owner.submit(stack.event())
-    proxy.strike(b"XADD", Fault.HOLD_REQUEST)
-    first = asyncio.create_task(owner.submit(stack.event(), stack.event()))
-    await proxy.struck()
-    late = stack.event()
+async def test_a_call_that_carries_nothing_is_answered(stack: Stack) -> None:
+    """Ingress asks so whether a shard that was out of reach is back."""
+    owner = await stack.shard(max_buffered_events=1)
 
-    assert verdicts(await owner.submit(late)) == [UNAVAILABLE]
-    proxy.release()
-    assert verdicts(await first) == [ACCEPTED] * 2
-    assert verdicts(await owner.submit(late)) == [ACCEPTED]
+    assert await owner.submit() == []
 
 
 # -- duplicates ----------------------------------------------------------------------
@@ -217,9 +154,7 @@ async def test_a_duplicate_of_an_event_on_its_way_waits_for_its_outcome(faulty: 
     first, second = (
         faulty.stack.event(campaignId=campaign, leadId="l", emailId="e") for _ in range(2)
     )
-    faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
-    original = asyncio.create_task(faulty.owner.submit(first))
-    await faulty.proxy.struck()
+    original = await held(faulty.proxy, faulty.owner, first)
     repeat = asyncio.create_task(faulty.owner.submit(second))
     await asyncio.wait([repeat], timeout=0.1)
     assert not repeat.done()
@@ -227,404 +162,6 @@ async def test_a_duplicate_of_an_event_on_its_way_waits_for_its_outcome(faulty: 
     faulty.proxy.release()
 
     assert verdicts(await original + await repeat) == [ACCEPTED, DUPLICATE]
-
-
-# -- successors ----------------------------------------------------------------------
-
-
-async def test_a_successor_knows_what_its_killed_predecessor_appended(stack: Stack) -> None:
-    """The window is rebuilt from the log: memory alone would forget with the process."""
-    owner = await stack.shard()
-    sent = [
-        stack.event(leadId="l", emailId="e"),
-        stack.event("EMAIL_BOUNCE", eventId="mine"),
-        stack.event(token="a pixel's token"),
-    ]
-    first = await owner.submit(*sent)
-    await owner.kill()
-
-    successor = await stack.shard()
-    again = [
-        stack.event(leadId="l", emailId="e"),
-        stack.event("EMAIL_BOUNCE", eventId="mine"),
-        stack.event(token="a pixel's token"),
-    ]
-    outcomes = await successor.submit(*again)
-
-    assert verdicts(outcomes) == [DUPLICATE] * 3
-    assert [o.position for o in outcomes] == [o.position for o in first]
-    assert [o.first_id for o in outcomes] == [s.event_id for s in sent]
-    assert await successor.submit(*sent) == first
-    await assert_logged_once(stack, *sent)
-
-
-async def test_a_campaign_that_is_over_its_rate_stays_so_after_a_restart(stack: Stack) -> None:
-    rate = RatePolicy(max_events=3)
-    owner = await stack.shard(rate=rate)
-    assert verdicts(await owner.submit(*[stack.event() for _ in range(4)])) == [
-        *[ACCEPTED] * 3,
-        LIMITED,
-    ]
-    await owner.kill()
-
-    successor = await stack.shard(rate=rate)
-    (outcome,) = await successor.submit(stack.event())
-
-    assert outcome.verdict is LIMITED
-    assert 0 < outcome.retry_after_s <= 61
-
-
-@pytest.mark.parametrize("ahead_ms", [0, 5_000], ids=["same epoch", "later epoch"])
-async def test_of_two_contenders_one_wins_every_lane_and_the_other_ends(
-    stack: Stack, ahead_ms: int
-) -> None:
-    now_ms = time.time_ns() // 1_000_000
-    campaign = stack.campaign_in(0)
-    first = await stack.shard(clock=lambda: now_ms)
-    sent = [
-        stack.event(campaignId=campaign),
-        stack.event("EMAIL_BOUNCE", campaignId=campaign),
-    ]
-    await first.submit(*sent)
-    contenders = [
-        await stack.shard(name, partitions=[0], start=False, clock=lambda at=at: at)
-        for name, at in (("a", now_ms + 10_000), ("b", now_ms + 10_000 + ahead_ms))
-    ]
-
-    started = await asyncio.gather(*[o.shard.start() for o in contenders], return_exceptions=True)
-    late = [stack.event(campaignId=campaign) for _ in contenders]
-    outcomes = [
-        (await owner.submit(event))[0].verdict if error is None else None
-        for owner, event, error in zip(contenders, late, started, strict=True)
-    ]
-
-    assert outcomes.count(ACCEPTED) == 1
-    winner = outcomes.index(ACCEPTED)
-    assert isinstance(started[1 - winner], Fenced) or outcomes[1 - winner] is UNAVAILABLE
-    assert contenders[1 - winner].died is not None
-    assert contenders[winner].died is None
-    ends = {(await stack.entries(0, lane))[-1].id.epoch for lane in (HIGH, NORMAL, PARKED)}
-    assert len(ends) == 1
-    await assert_logged_once(stack, *sent, late[winner])
-    assert (await stack.batches(0))[-1].header.total == 2
-
-
-async def test_a_takeover_that_was_cut_off_keeps_the_running_totals(stack: Stack) -> None:
-    """
-    A marker that nobody followed up stands where the next owner looks for the totals:
-    the books must not begin again at nought behind it.
-    """
-    owner = await stack.shard()
-    sent = [stack.event(campaignId=stack.campaign_in(0)) for _ in range(5)]
-    await owner.submit(*sent)
-    await owner.kill()
-    proxy, url = await stack.valkey_proxy()
-    key = stack.stream(0, PARKED).encode()
-    proxy.strike(b"XADD\r\n$%d\r\n%b" % (len(key), key), Fault.LOSE_REPLY)
-    successor = await stack.shard(redis_url=url, start=False)
-    with pytest.raises(LogUnavailable):
-        await successor.shard.start()
-
-    await successor.shard.start()
-    last = stack.event(campaignId=stack.campaign_in(0))
-    await successor.submit(last)
-
-    assert (await stack.batches(0))[-1].header.total == 6
-    assert (await successor.status())["appended"] == 6
-    await assert_logged_once(stack, *sent, last)
-
-
-async def test_a_zombie_whose_append_was_delayed_cannot_append_after_a_takeover(
-    faulty: Faulty,
-) -> None:
-    """The old owner is not told of its successor; the log itself refuses it."""
-    event = faulty.event()
-    before = await faulty.stack.logged_ids()
-    faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
-    delayed = asyncio.create_task(faulty.owner.submit(event))
-    await faulty.proxy.struck()
-
-    successor = await faulty.stack.shard()
-    faulty.proxy.release()
-
-    assert verdicts(await delayed) == [UNAVAILABLE]
-    assert faulty.owner.died is not None
-    assert await faulty.stack.logged_ids() == before
-    assert verdicts(await successor.submit(event)) == [ACCEPTED]
-    assert sorted(await faulty.stack.logged_ids()) == sorted([*before, event.event_id])
-    await follow_all(faulty.stack)
-
-
-async def test_a_zombie_that_wakes_up_after_a_takeover_ends_at_its_first_event(
-    stack: Stack,
-) -> None:
-    zombie = await stack.shard()
-    first = stack.event()
-    await zombie.submit(first)
-    successor = await stack.shard()
-    event = stack.event()
-
-    assert verdicts(await zombie.submit(event)) == [UNAVAILABLE]
-    assert zombie.died is not None
-    assert verdicts(await successor.submit(event)) == [ACCEPTED]
-    await assert_logged_once(stack, first, event)
-
-
-async def test_what_a_zombie_appends_during_the_takeover_is_known_to_the_successor(
-    stack: Stack,
-) -> None:
-    """
-    Between the successor's reading of a lane and its marker there, the old owner can
-    still append, and acknowledge. The chain names what really stands before the marker.
-    """
-    zombie = await stack.shard()
-    first, during = (stack.event(campaignId=stack.campaign_in(0)) for _ in range(2))
-    await zombie.submit(first)
-    proxy, url = await stack.valkey_proxy()
-    key = stack.stream(0, NORMAL).encode()
-    proxy.strike(b"XADD\r\n$%d\r\n%b" % (len(key), key), Fault.HOLD_REQUEST)
-    successor = await stack.shard(redis_url=url, start=False)
-    starting = asyncio.create_task(successor.shard.start())
-    await proxy.struck()
-
-    acknowledged = await zombie.submit(during)
-    proxy.release()
-    await starting
-
-    assert verdicts(acknowledged) == [ACCEPTED]
-    assert await successor.submit(during) == acknowledged
-    (chain,) = [e for e in (await stack.entries(0))[2:] if e.header.kind is Kind.CHAIN]
-    position = acknowledged[0].position
-    assert position is not None
-    assert chain.header.previous == str(EntryId(*position[2:4]))
-    assert chain.header.total == 2
-    await assert_logged_once(stack, first, during)
-
-
-# -- unclear appends -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", [Fault.LOSE_REPLY, Fault.LOSE_REQUEST, Fault.TEAR_REQUEST])
-async def test_an_unclear_append_settles_as_exactly_one_entry(faulty: Faulty, fault: Fault) -> None:
-    """
-    Nobody knows whether the log has it: its callers hear so, the partition takes
-    nothing else, and the same bytes are sent again until it is clear.
-    """
-    before = await faulty.stack.logged_ids()
-    campaign = faulty.stack.campaign_in(0)
-    event, retry = (
-        faulty.stack.event(campaignId=campaign, leadId="l", emailId="e") for _ in range(2)
-    )
-    faulty.proxy.strike(b"XADD", fault, then_refuse=True)
-
-    assert verdicts(await faulty.owner.submit(event)) == [UNAVAILABLE]
-    assert (await faulty.owner.status())["unclear"] == [0]
-    other = faulty.event()
-    assert verdicts(await faulty.owner.submit(retry, other)) == [UNAVAILABLE] * 2
-
-    await faulty.proxy.accept()
-    await eventually(faulty.is_clear)
-
-    assert sorted(await faulty.stack.logged_ids()) == sorted([*before, event.event_id])
-    again, duplicate, new = await faulty.owner.submit(event, retry, other)
-    assert (again.verdict, duplicate.verdict, new.verdict) == (ACCEPTED, DUPLICATE, ACCEPTED)
-    assert duplicate.first_id == event.event_id
-    assert again.position is not None
-    assert duplicate.position == again.position
-    assert new.position is not None
-    assert new.position[3] == again.position[3] + 1
-    assert sorted(await faulty.stack.logged_ids()) == sorted(
-        [*before, event.event_id, other.event_id]
-    )
-    await follow_all(faulty.stack)
-    assert faulty.owner.died is None
-
-
-async def test_what_waits_behind_an_unclear_append_is_refused_and_may_be_sent_again(
-    faulty: Faulty,
-) -> None:
-    first, waiting = faulty.event(), faulty.event()
-    faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
-    unclear = asyncio.create_task(faulty.owner.submit(first))
-    await faulty.proxy.struck()
-    behind = asyncio.create_task(faulty.owner.submit(waiting))
-    await eventually(lambda: faulty.holds(2))
-    faulty.proxy.cut()
-    faulty.proxy.refuse()
-
-    assert verdicts(await unclear + await behind) == [UNAVAILABLE] * 2
-    await faulty.proxy.accept()
-    await eventually(faulty.is_clear)
-    (again,) = await faulty.owner.submit(waiting)
-
-    assert again.verdict is ACCEPTED
-    assert (await faulty.stack.logged_ids()).count(first.event_id) == 1
-    assert (await faulty.stack.logged_ids()).count(waiting.event_id) == 1
-
-
-async def test_an_unclear_append_does_not_stop_the_other_partitions(faulty: Faulty) -> None:
-    """Only the partition in doubt stands still, and only until the doubt is over."""
-    faulty.proxy.strike(b"XADD", Fault.LOSE_REPLY)
-    unclear = faulty.event(0)
-
-    assert verdicts(await faulty.owner.submit(unclear)) == [UNAVAILABLE]
-    assert verdicts(await faulty.owner.submit(faulty.event(1))) == [ACCEPTED]
-    await eventually(faulty.is_clear)
-    assert verdicts(await faulty.owner.submit(unclear)) == [ACCEPTED]
-
-
-async def test_a_successor_of_an_owner_that_died_unclear_has_the_event_once(
-    faulty: Faulty,
-) -> None:
-    """The append had gone through: the caller's retry finds it."""
-    event = faulty.event()
-    faulty.proxy.strike(b"XADD", Fault.LOSE_REPLY, then_refuse=True)
-    assert verdicts(await faulty.owner.submit(event)) == [UNAVAILABLE]
-    await faulty.owner.kill()
-
-    successor = await faulty.stack.shard()
-    (outcome,) = await successor.submit(event)
-
-    assert outcome.verdict is ACCEPTED
-    assert (await faulty.stack.logged_ids()).count(event.event_id) == 1
-
-
-async def test_an_owner_in_doubt_that_was_replaced_meanwhile_ends(faulty: Faulty) -> None:
-    """Its repeat would be an append behind the successor's back."""
-    event = faulty.event()
-    faulty.proxy.strike(b"XADD", Fault.LOSE_REQUEST, then_refuse=True)
-    assert verdicts(await faulty.owner.submit(event)) == [UNAVAILABLE]
-    successor = await faulty.stack.shard()
-
-    await faulty.proxy.accept()
-    await eventually(lambda: faulty.owner.died)
-
-    assert event.event_id not in await faulty.stack.logged_ids()
-    assert verdicts(await successor.submit(event)) == [ACCEPTED]
-    await follow_all(faulty.stack)
-
-
-# -- refusals ------------------------------------------------------------------------
-
-
-async def test_a_connection_that_cannot_be_made_is_a_refusal_and_costs_no_budget(
-    stack: Stack,
-) -> None:
-    """Nothing was sent, so nothing is unclear: the event and its rate are given back."""
-    proxy, url = await stack.valkey_proxy()
-    owner = await stack.shard(redis_url=url, rate=RatePolicy(max_events=1))
-    event = stack.event()
-    proxy.cut()
-    proxy.refuse()
-
-    assert verdicts(await owner.submit(event)) == [UNAVAILABLE]
-    assert (await owner.status())["unclear"] == []
-    await proxy.accept()
-
-    assert verdicts(await owner.submit(event)) == [ACCEPTED]
-    await assert_logged_once(stack, event)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def full_valkey(stack: Stack) -> AsyncIterator[Redis]:
-    """The server of everybody, which is emptied again whatever the test does."""
-    yield stack.redis
-    await stack.redis.config_set("maxmemory", "0")
-
-
-async def test_a_log_that_is_full_refuses_and_takes_the_event_later(
-    stack: Stack, full_valkey: Redis
-) -> None:
-    owner = await stack.shard(rate=RatePolicy(max_events=2))
-    first, event = stack.event(), stack.event()
-    await owner.submit(first)
-    await full_valkey.config_set("maxmemory", "1")
-
-    assert verdicts(await owner.submit(event)) == [UNAVAILABLE]
-    assert (await owner.status())["unclear"] == []
-    await full_valkey.config_set("maxmemory", "0")
-
-    assert verdicts(await owner.submit(event)) == [ACCEPTED]
-    assert owner.died is None
-    await assert_logged_once(stack, first, event)
-
-
-@pytest.mark.parametrize("reconnects", [False, True])
-async def test_nothing_is_acknowledged_into_a_log_that_was_emptied(
-    faulty: Faulty, reconnects: bool
-) -> None:
-    """A stream that began anew would restart the positions that rows already have."""
-    stack = faulty.stack
-    scribe = await stack.writer()
-    stored = await eventually(lambda: _stored(stack))
-    await scribe.kill()
-    await stack.redis.delete(*[stack.stream(0, lane) for lane in (HIGH, NORMAL, PARKED)])
-    if reconnects:
-        faulty.proxy.cut()
-        await eventually(faulty.is_clear)
-    event = faulty.event()
-
-    assert verdicts(await faulty.owner.submit(event)) == [UNAVAILABLE]
-    await eventually(lambda: faulty.owner.died)
-    assert await stack.entries(0) == []
-
-    successor = await stack.shard()
-    (outcome,) = await successor.submit(event)
-    assert outcome.verdict is ACCEPTED
-    assert (await stack.entries(0))[0].id > stored
-
-
-async def _stored(stack: Stack) -> EntryId | None:
-    """How far the stream with an event of partition 0 has become rows, once it has."""
-    stored = await stack.stored(0)
-    return stored if stored > ORIGIN else None
-
-
-async def test_a_log_that_was_set_back_is_noticed_at_the_next_connection(faulty: Faulty) -> None:
-    """A server restored from a backup lacks what it had acknowledged."""
-    stack = faulty.stack
-    (entry,) = await stack.batches(1)
-    await stack.redis.xdel(stack.stream(1), str(entry.id))
-    faulty.proxy.strike(b"XADD", Fault.LOSE_REPLY)
-
-    assert verdicts(await faulty.owner.submit(faulty.event(0))) == [UNAVAILABLE]
-    await eventually(lambda: faulty.owner.died)
-
-
-async def test_a_shard_that_starts_before_the_log_takes_events_when_it_is_there(
-    stack: Stack,
-) -> None:
-    proxy, url = await stack.valkey_proxy()
-    proxy.refuse()
-    owner = await stack.shard(redis_url=url, start=False)
-    event = stack.event()
-    assert verdicts(await owner.submit(event)) == [UNAVAILABLE]
-    assert not (await owner.status())["started"]
-
-    await proxy.accept()
-
-    assert verdicts(await owner.submit(event)) == [ACCEPTED]
-
-
-async def test_a_shard_needs_no_postgres(stack: Stack) -> None:
-    """Ingest goes on while Postgres is away, also through a restart of the shard."""
-    proxy, url = await stack.postgres_proxy()
-    proxy.refuse()
-    owner = await stack.shard(database_url=url)
-
-    assert verdicts(await owner.submit(stack.event())) == [ACCEPTED]
-
-
-async def test_an_epoch_is_larger_than_any_that_became_rows(stack: Stack) -> None:
-    """A log that was lost, under a clock that was set back, must not reuse positions."""
-    epoch = int(time.time()) + 1_000_000
-    await stack.sql("UPDATE log_positions SET epoch = $1, seq = 7", epoch)
-
-    owner = await stack.shard()
-    (outcome,) = await owner.submit(stack.event())
-
-    assert outcome.position is not None
-    assert outcome.position[2] == epoch + 1
 
 
 # -- rate ----------------------------------------------------------------------------
@@ -659,86 +196,95 @@ async def test_a_parked_hit_that_comes_again_is_the_same_hit(stack: Stack) -> No
     await assert_logged_once(stack, first, hit)
 
 
-# -- housekeeping --------------------------------------------------------------------
+async def test_a_redriven_letter_goes_past_the_window_and_the_rate(stack: Stack) -> None:
+    """The log has seen its id before; that is what a dead letter is."""
+    owner = await stack.shard(rate=RatePolicy(max_events=1))
+    event = stack.event()
+    await owner.submit(event)
+    letter = msgspec.structs.replace(event, flags=event.flags | REDRIVE)
+
+    (outcome,) = await owner.submit(letter)
+
+    assert outcome.verdict is ACCEPTED
+    assert outcome.position is not None
+    assert EntryId(*outcome.position[2:4]) == (await stack.entries(letter.partition))[-1].id
+    assert (await stack.logged_ids()).count(event.event_id) == 2
+    assert verdicts(await owner.submit(event, stack.event())) == [ACCEPTED, LIMITED]
 
 
-async def test_trimming_keeps_what_a_successor_needs_and_what_is_not_stored(stack: Stack) -> None:
-    """
-    Three bounds: what is not a row yet, what the windows reach back to, and the last
-    entry, without which the next owner's ids would start from nothing.
-    """
-    base_ns = time.monotonic_ns()
-    start_ms = time.time_ns() // 1_000_000
-    stepped_ms = 0
-    owner = await stack.shard(
-        clock=lambda: start_ms + stepped_ms + (time.monotonic_ns() - base_ns) // 1_000_000,
-        window=WindowPolicy(dedup_window_ms=60_000, idempotency_window_ms=60_000),
-    )
-    await stack.writer(partitions=[0])
-    stored, unstored = stack.campaign_in(0), stack.campaign_in(1)
-    await owner.submit(*[stack.event(campaignId=campaign) for campaign in (stored, unstored)])
-    lasts = {lane: (await stack.entries(0, lane))[-1].id for lane in (HIGH, PARKED)}
-    await eventually(stack.count)
-    stepped_ms = 600_000
-    recent = stack.event(campaignId=stored, leadId="l", emailId="e")
-    await owner.submit(recent)
-    await owner.submit(stack.event(campaignId=stored))
-    (_, kept, last) = await stack.batches(0)
-    await eventually(lambda: _is(stack.stored(0), last.id))
+# -- room ----------------------------------------------------------------------------
 
-    await eventually(lambda: _is(_first_id(stack, 0), kept.id))
 
-    for lane, only in lasts.items():
-        assert only in [entry.id for entry in await stack.entries(0, lane)]
-    assert (await stack.entries(1))[0].header.kind is Kind.MARKER
+async def test_a_full_buffer_refuses_and_takes_again_when_it_is_empty(stack: Stack) -> None:
+    proxy, url = await stack.valkey_proxy()
+    owner = await stack.shard(redis_url=url, max_buffered_events=2)
+    await owner.submit(stack.event())
+    first = await held(proxy, owner, stack.event(), stack.event())
+    late = stack.event()
+
+    (outcome,) = await at_once(owner.submit(late))
+    assert outcome.verdict is FULL
+    assert outcome.retry_after_s >= 1
+    assert (await owner.status())["buffered"] == 2
+    proxy.release()
+    assert verdicts(await first) == [ACCEPTED] * 2
+    assert (await owner.status())["buffered"] == 0
+    assert verdicts(await owner.submit(late)) == [ACCEPTED]
+
+
+def heavy(stack: Stack, size_bytes: int) -> Submission:
+    """An event whose row is so large; the log does not mind what is in it."""
+    return msgspec.structs.replace(stack.event(), row=b"r" * size_bytes)
+
+
+async def test_what_waits_is_bounded_by_bytes_too(stack: Stack) -> None:
+    """Ten thousand events may be a gigabyte."""
+    proxy, url = await stack.valkey_proxy()
+    owner = await stack.shard(redis_url=url)
+    await owner.submit(stack.event())
+    half, other_half = (heavy(stack, MAX_WAITING_BYTES // 2) for _ in range(2))
+    first = await held(proxy, owner, stack.event())
+    waiting = [asyncio.create_task(owner.submit(event)) for event in (half, stack.event())]
+    await turns()
+
+    assert verdicts(await at_once(owner.submit(other_half))) == [FULL]
+    status = await owner.status()
+    assert status["buffered"] == 3
+    assert MAX_WAITING_BYTES // 2 < status["buffered_bytes"] < MAX_WAITING_BYTES
     await owner.kill()
-    successor = await stack.shard(
-        clock=lambda: start_ms + stepped_ms + (time.monotonic_ns() - base_ns) // 1_000_000
-    )
-    repeat = stack.event(campaignId=stored, leadId="l", emailId="e")
-    assert received_ms(repeat.event_id) - received_ms(recent.event_id) < 60_000
-    assert verdicts(await successor.submit(repeat)) == [DUPLICATE]
+    for task in (first, *waiting):
+        task.cancel()
+    await asyncio.wait([first, *waiting])
+    assert (await owner.status())["buffered_bytes"] == 0
 
 
-async def _first_id(stack: Stack, partition: int) -> EntryId:
-    return (await stack.entries(partition))[0].id
+async def test_who_finds_no_room_is_told_when_there_will_be_some(stack: Stack) -> None:
+    """By the rate at which the log took events lately."""
+    now_ms = time.time_ns() // 1_000_000
+    proxy, url = await stack.valkey_proxy()
+    owner = await stack.shard(redis_url=url, max_buffered_events=30, clock=lambda: now_ms)
+    waits_s = []
+    for pause_ms in (0, 0, 9_000, 60_000):
+        now_ms += pause_ms
+        under_way = await held(proxy, owner, *[stack.event() for _ in range(30)])
+        (outcome,) = await at_once(owner.submit(stack.event()))
+        proxy.release()
+        assert verdicts(await under_way) == [ACCEPTED] * 30
+        assert outcome.verdict is FULL
+        waits_s.append(outcome.retry_after_s)
 
-
-async def _is(question: object, expected: object) -> bool:
-    return await question == expected  # type: ignore[misc]
-
-
-async def test_a_gap_shuts_its_partition_until_it_is_accepted(stack: Stack) -> None:
-    owner = await stack.shard()
-    mine, other = stack.campaign_in(0), stack.campaign_in(1)
-    await owner.submit(stack.event(campaignId=mine))
-
-    async def now(campaign: str) -> Verdict:
-        (outcome,) = await owner.submit(stack.event(campaignId=campaign))
-        return outcome.verdict
-
-    async def is_now(campaign: str, verdict: Verdict) -> bool:
-        return await now(campaign) is verdict
-
-    await stack.redis.hset(f"{stack.prefix}gaps", "0", "two entries are missing")
-    await eventually(lambda: is_now(mine, UNAVAILABLE))
-    assert (await owner.status())["blocked"] == [0]
-    assert await now(other) is ACCEPTED
-
-    await stack.redis.hdel(f"{stack.prefix}gaps", "0")
-    await eventually(lambda: is_now(mine, ACCEPTED))
+    # Nothing is known yet; 30 in the last second; 60 in nine seconds; none in the last ten.
+    assert waits_s == [30.0, 1.0, 4.5, 30.0]
 
 
 async def test_a_draining_shard_finishes_what_it_took_and_takes_nothing_more(
     faulty: Faulty,
 ) -> None:
-    faulty.proxy.strike(b"XADD", Fault.HOLD_REQUEST)
-    under_way = asyncio.create_task(faulty.owner.submit(faulty.event()))
-    await faulty.proxy.struck()
+    under_way = await held(faulty.proxy, faulty.owner, faulty.event())
     draining = asyncio.create_task(faulty.owner.shard.drain())
     await asyncio.sleep(0)
 
-    assert verdicts(await faulty.owner.submit(faulty.event())) == [UNAVAILABLE]
+    assert verdicts(await faulty.owner.submit(faulty.event())) == [FULL]
     assert not draining.done()
     faulty.proxy.release()
     await draining
@@ -751,5 +297,5 @@ async def test_an_event_of_a_partition_that_it_does_not_own_is_refused(stack: St
     elsewhere = stack.event(campaignId=stack.campaign_in(3))
     here = stack.event(campaignId=stack.campaign_in(1))
 
-    assert verdicts(await owner.submit(elsewhere, here)) == [UNAVAILABLE, ACCEPTED]
+    assert verdicts(await owner.submit(elsewhere, here)) == [FULL, ACCEPTED]
     await assert_logged_once(stack, here)

@@ -51,6 +51,10 @@ class Proxy:
         self._then_refuse = False
         self._released = asyncio.Event()
         self._struck = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        #: How much later each answer comes.
+        self.latency_s = 0.0
         self.port = 0
 
     async def start(self) -> None:
@@ -61,6 +65,7 @@ class Proxy:
     async def close(self) -> None:
         """Refuse connections and end those that are there."""
         self.refuse()
+        self._flowing.set()
         self.cut()
         for task in list(self._tasks):
             task.cancel()
@@ -90,6 +95,14 @@ class Proxy:
     def release(self) -> None:
         """Send on what was held."""
         self._released.set()
+
+    def pause(self) -> None:
+        """Let nothing through, on new connections either, and tell nobody."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Let it through again, with all that has piled up, also of those who went away."""
+        self._flowing.set()
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -157,6 +170,7 @@ class Proxy:
                 case Fault.HOLD_REQUEST:
                     self._struck.set()
                     await self._released.wait()
+            await self._flowing.wait()
             server.write(data)
             await server.drain()
         if not connection.is_dead:
@@ -171,6 +185,9 @@ class Proxy:
             if connection.loses_reply:
                 self._cut(connection)
                 return
+            if self.latency_s:
+                await asyncio.sleep(self.latency_s)
+            await self._flowing.wait()
             client.write(data)
             await client.drain()
         if not connection.is_dead:

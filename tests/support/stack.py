@@ -11,6 +11,7 @@ import asyncio
 import io
 import json
 import socket
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +34,15 @@ from ray_tracking.http.listener import Listener
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.spooler import Spooler
 from ray_tracking.pipeline.admit import AdmissionPolicy
-from ray_tracking.pipeline.append import Entry, EntryId, Kind, decode_entry
-from ray_tracking.pipeline.gather import GatherPolicy, Outcome, pack, unpack_outcomes
+from ray_tracking.pipeline.append import Entry, EntryId, Kind, SpoolChunk, decode_entry
+from ray_tracking.pipeline.gather import (
+    Chunk,
+    GatherPolicy,
+    Outcome,
+    pack,
+    pack_chunk,
+    unpack_outcomes,
+)
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router, Submission
@@ -76,6 +84,16 @@ class Owner:
     async def submit(self, *submissions: Submission) -> list[Outcome]:
         """What becomes of each."""
         return unpack_outcomes(await self.shard.submit(pack(submissions)))
+
+    async def drain_spool(
+        self, spool: SpoolChunk, *submissions: Submission, offsets: Sequence[int] | None = None
+    ) -> list[Outcome]:
+        """What becomes of each event of a chunk; they stand one after the other in it."""
+        spool_id, start, end = spool
+        if offsets is None:
+            offsets = range(start, start + len(submissions))
+        chunk = Chunk(spool_id, start, end, array("Q", offsets).tobytes(), pack(submissions))
+        return unpack_outcomes(await self.shard.drain_spool(pack_chunk(chunk)))
 
     async def status(self) -> dict[str, Any]:
         """What it says of itself."""
@@ -473,6 +491,10 @@ class Stack:
         (row,) = await self.sql("SELECT count(*) AS n FROM events")
         number: int = row["n"]
         return number
+
+    async def has_rows(self, number: int) -> bool:
+        """Are there so many?"""
+        return await self.count() == number
 
     async def stored(self, partition: int, lane: int = NORMAL) -> EntryId:
         """Up to where a stream has become rows."""

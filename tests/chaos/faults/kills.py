@@ -123,6 +123,19 @@ class KillGcs(KillBelow):
     name = kind = "gcs"
 
 
+class KillRun(KillBelow):
+    """The process that started Ray; where somebody keeps it, that starts all of it again."""
+
+    name = kind = "run"
+
+    async def strike(self) -> bool:
+        there = self.target.processes("run")
+        if not there or not there[-1].signal(signal.SIGKILL):
+            return False
+        self.scene.strikes["kill run"] += 1
+        return True
+
+
 class KillEverything(Fault):
     """Every process at once, as when somebody pulls the plug of all but the disk."""
 
@@ -205,6 +218,7 @@ FAULTS: tuple[type[Fault], ...] = (
     StopPostgresAtOnce,
     KillRaylet,
     KillGcs,
+    KillRun,
     KillEverything,
     SleepShard,
     SleepWriter,

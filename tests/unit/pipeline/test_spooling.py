@@ -195,13 +195,18 @@ def test_one_that_is_reported_again_counts_again() -> None:
     assert watch.floor_ms(back_ms) == NOW_MS - 9000
 
 
-def test_with_an_empty_spool_that_nobody_reports_nothing_is_lost() -> None:
+def test_an_empty_spool_that_nobody_reports_is_not_lost_but_stale() -> None:
+    """Its process ended in an outage, and could not say that it removed it."""
     watch = SpoolWatch(NOW_MS)
-    watch.read({"a": idle(NOW_MS)}, NOW_MS)
-    watch.read({"a": idle(NOW_MS)}, NOW_MS + HOUR_MS)
+    said = {"a": idle(NOW_MS), "b": report(NOW_MS), "c": idle(NOW_MS + HOUR_MS)}
+    watch.read(said, NOW_MS)
+    watch.read(said | {"c": idle(NOW_MS)}, NOW_MS + ABANDONED_MS)
+    assert watch.stale == []
+    watch.read(said, NOW_MS + HOUR_MS)
 
-    assert watch.abandoned == []
-    assert watch.floor_ms(NOW_MS + HOUR_MS) == NOW_MS + HOUR_MS
+    assert watch.stale == ["a"]
+    assert watch.abandoned == ["b"]
+    assert watch.floor_ms(NOW_MS + HOUR_MS) == NOW_MS + HOUR_MS - MARGIN_MS
 
 
 def test_after_an_hour_without_the_log_nobody_is_given_up() -> None:
@@ -211,7 +216,7 @@ def test_after_an_hour_without_the_log_nobody_is_given_up() -> None:
     watch.read(said, NOW_MS)
     watch.unreadable()
     back_ms = NOW_MS + HOUR_MS
-    assert watch.abandoned == []
+    assert watch.abandoned == watch.stale == []
     assert watch.floor_ms(back_ms) == NOW_MS - 60_000
     watch.read(said, back_ms)
 
