@@ -23,6 +23,7 @@ _ALONE = 0.6
 _PAUSE_S = 1.5
 #: When events are not taken in time, how much longer to look whether they ever are.
 _RESCUE_AFTER_S = 60.0
+_ENDS_WITHIN_S = 10.0
 Say = Callable[[str], None]
 
 
@@ -184,5 +185,6 @@ class Campaign:
         """Start it again, so that the rest of the campaign is worth something."""
         self.say("starting the service again")
         self.target.kill_all()
-        await asyncio.to_thread(self.target.service.process.wait)
+        # A thread that waits for ever would hold up the end of the whole suite.
+        await asyncio.to_thread(self.target.service.process.wait, _ENDS_WITHIN_S)
         await self.target.start()

@@ -21,6 +21,7 @@ from tests.support.shards import (
     ACCEPTED,
     AWAY,
     DUPLICATE,
+    FULL,
     LIMITED,
     UNAVAILABLE,
     Faulty,
@@ -273,6 +274,7 @@ async def fill_up(stack: Stack) -> None:
 
 async def test_a_log_without_memory_refuses_and_takes_the_events_later(cramped: Stack) -> None:
     """What it refused is definitely not there: it is spooled, and drained when there is room."""
+    await cramped.report_spool("spool-1")
     owner = await cramped.shard(rate=RatePolicy(max_events=7))
     first, spooled = cramped.event(), [cramped.event() for _ in range(5)]
     await owner.submit(first)
@@ -296,6 +298,19 @@ async def test_a_log_without_memory_refuses_and_takes_the_events_later(cramped: 
     assert sorted(logged)[:6] == sorted(e.event_id for e in [first, *spooled])
     assert len(logged) == len(set(logged)) == 7
     await follow_all(cramped)
+
+
+async def test_a_spool_is_drained_only_when_it_is_reported(stack: Stack) -> None:
+    """Without its report a shard may have forgotten what its events must be compared with."""
+    owner, event = await stack.shard(), stack.event()
+    chunk = ("spool-1", 0, 1)
+
+    assert verdicts(await owner.drain_spool(chunk, event)) == [FULL]
+    assert await stack.logged_ids() == []
+    await stack.report_spool("spool-1")
+
+    await eventually(lambda: drains(owner, chunk, [event]))
+    await assert_logged_once(stack, event)
 
 
 async def drains(owner: Owner, chunk: SpoolChunk, events: list[Submission]) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import io
 import json
 import socket
+import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ from ray_tracking.pipeline.gather import (
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router, Submission
+from ray_tracking.pipeline.spooling import SpoolReport
 from ray_tracking.pipeline.window import WindowPolicy
 from ray_tracking.pipeline.write import FlushPolicy
 from ray_tracking.settings import Settings
@@ -476,6 +478,16 @@ class Stack:
                     raw = entry.header.event_ids
                     ids += [raw[at : at + 16] for at in range(0, len(raw), 16)]
         return ids
+
+    async def report_spool(self, spool_id: str) -> None:
+        """As the process does that has a spool, before anything is in it."""
+        now_ms = time.time_ns() // 1_000_000
+        log = EventLog(self.redis_url, self.prefix)
+        try:
+            report = SpoolReport("a node", now_ms, 0, 0, now_ms)
+            await log.report_spool(spool_id, report)
+        finally:
+            await log.close()
 
     async def sql(self, query: str, *arguments: Any) -> list[Any]:
         """Ask Postgres, in this stack's schema."""
