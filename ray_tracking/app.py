@@ -20,6 +20,7 @@ from ray.serve.schema import ApplicationStatus
 from ray_tracking import failpoints
 from ray_tracking.actors.clients import ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
+from ray_tracking.clock import node_clock
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener
@@ -117,6 +118,7 @@ class IngressReplica:
         """Called once, on the replica, when it starts."""
         settings = self._settings
         runtime = await self._runtime()
+        self._clock = node_clock(settings.data_dir)
         self._shards = ShardClients(runtime.shard_names)
         self._queries = await Queries.open(runtime.database_url, settings.database_schema)
         self._gatherer = Gatherer(
@@ -141,6 +143,7 @@ class IngressReplica:
             metrics=self._metrics,
             rules=load_rules(settings.validation_rules),
             spooler=self._spooler,
+            clock=self._clock,
         )
         self._app = App(self._ports)
         self._reporting = asyncio.create_task(self._report_loop())
@@ -184,6 +187,7 @@ class IngressReplica:
             self._shards.drain_spool,
             runtime.shard_of,
             Room(settings.max_buffer_size),
+            self._clock,
         )
         await spooler.start()
         return spooler

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from ray_tracking.actors.clock import Clock
+from ray_tracking.clock import Clock
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.backoff import Backoff
 from ray_tracking.pipeline.bisect import failing

@@ -27,6 +27,7 @@ from ray_tracking.actors.clients import NAMESPACE, actor_names
 from ray_tracking.actors.pump import WriterConfig
 from ray_tracking.actors.shard import Shard, ShardConfig
 from ray_tracking.actors.writer import Writer
+from ray_tracking.clock import Clock, node_clock, steady_clock
 from ray_tracking.errors import LogUnavailable
 from ray_tracking.pipeline.admit import AdmissionPolicy
 from ray_tracking.pipeline.rate import RatePolicy
@@ -53,7 +54,7 @@ class ShardActor(Shard):
 
     def __init__(self, config: ShardConfig) -> None:
         failpoints.arm(config.failpoints_dir)
-        super().__init__(config, end_process)
+        super().__init__(config, end_process, _clock(config))
         self._first_start = asyncio.create_task(_try_to_start(self))
 
 
@@ -62,8 +63,12 @@ class WriterActor(Writer):
 
     def __init__(self, config: WriterConfig) -> None:
         failpoints.arm(config.failpoints_dir)
-        super().__init__(config, end_process)
+        super().__init__(config, end_process, _clock(config))
         self._first_start = asyncio.create_task(_try_to_start(self))
+
+
+def _clock(config: ShardConfig | WriterConfig) -> Clock:
+    return node_clock(config.clock_dir) if config.clock_dir else steady_clock()
 
 
 async def _try_to_start(actor: Shard | Writer) -> None:
@@ -177,6 +182,7 @@ def plan(
         "redis_prefix": settings.redis_prefix,
         "database_url": database_url,
         "database_schema": settings.database_schema,
+        "clock_dir": settings.data_dir,
         "failpoints_dir": settings.failpoints_dir,
     }
     instance = instance_name(settings)

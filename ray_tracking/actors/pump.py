@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ray_tracking.actors.clock import Clock
 from ray_tracking.actors.flusher import Flusher
 from ray_tracking.actors.reader import Reader
 from ray_tracking.actors.recovery import recover
 from ray_tracking.actors.signal import Signal
+from ray_tracking.clock import Clock
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.append import EntryId, Header
 from ray_tracking.pipeline.backlog import Backlog
@@ -46,6 +46,7 @@ class WriterConfig:
     partitions: tuple[int, ...]
     flush: FlushPolicy
     rate: RatePolicy
+    clock_dir: Path | None = None
     failpoints_dir: Path | None = None
 
 

@@ -10,9 +10,9 @@ import random
 import structlog
 
 from ray_tracking import failpoints
-from ray_tracking.actors.clock import Clock
 from ray_tracking.actors.signal import Signal
 from ray_tracking.actors.tasks import wanted
+from ray_tracking.clock import Clock
 from ray_tracking.errors import LogUnavailable
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.append import BadEntry, Entry, EntryId, Kind

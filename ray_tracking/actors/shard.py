@@ -26,9 +26,9 @@ from typing import Any
 import structlog
 
 from ray_tracking import failpoints
-from ray_tracking.actors.clock import Clock, steady_clock
 from ray_tracking.actors.tasks import wanted
 from ray_tracking.actors.upkeep import Upkeep
+from ray_tracking.clock import Clock
 from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.admit import (
@@ -79,6 +79,7 @@ class ShardConfig:
     policy: AdmissionPolicy
     max_buffered_events: int
     max_log_bytes: int
+    clock_dir: Path | None = None
     failpoints_dir: Path | None = None
 
 
@@ -92,12 +93,10 @@ class Shard:
         clock: Unix milliseconds, never going back.
     """
 
-    def __init__(
-        self, config: ShardConfig, die: Callable[[str], None], clock: Clock | None = None
-    ) -> None:
+    def __init__(self, config: ShardConfig, die: Callable[[str], None], clock: Clock) -> None:
         self._config = config
         self._die = die
-        self._clock = clock or steady_clock()
+        self._clock = clock
         self._log = EventLog(config.redis_url, config.redis_prefix, _LOG_ANSWERS_WITHIN_S)
         self._positions = PositionReader(config.database_url, config.database_schema, config.name)
         self._upkeep = Upkeep(

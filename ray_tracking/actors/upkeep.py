@@ -13,8 +13,8 @@ from collections.abc import Collection
 
 import structlog
 
-from ray_tracking.actors.clock import Clock
 from ray_tracking.actors.tasks import wanted
+from ray_tracking.clock import Clock
 from ray_tracking.errors import LogUnavailable
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.admit import Partition

@@ -14,9 +14,9 @@ from typing import Any
 
 import structlog
 
-from ray_tracking.actors.clock import Clock, steady_clock
 from ray_tracking.actors.pump import Pump, WriterConfig
 from ray_tracking.actors.tasks import wanted
+from ray_tracking.clock import Clock
 from ray_tracking.errors import Fenced
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.books import Books
@@ -36,12 +36,10 @@ class Writer:
         clock: Unix milliseconds, never going back.
     """
 
-    def __init__(
-        self, config: WriterConfig, die: Callable[[str], None], clock: Clock | None = None
-    ) -> None:
+    def __init__(self, config: WriterConfig, die: Callable[[str], None], clock: Clock) -> None:
         self._config = config
         self._die = die
-        self._clock = clock or steady_clock()
+        self._clock = clock
         self._pumps: list[Pump] = []
         self._task: asyncio.Task[None] | None = None
         self._has_taken_over = False

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray_tracking.clock import Clock, steady_clock
 from ray_tracking.http.access import Access
 from ray_tracking.http.client_address import TrustedProxies
 from ray_tracking.http.gatherer import Gatherer
@@ -44,6 +44,7 @@ class Ports:
     rules: Sequence[Rule] = ()
     #: None where the spool is off.
     spooler: Spooler | None = None
+    clock: Clock = field(default_factory=steady_clock)
     intake: Intake = field(init=False)
     #: Requests with events that are being worked on.
     requests: Room = field(init=False)
@@ -65,7 +66,7 @@ class Ports:
 
     def mint(self) -> tuple[bytes, float]:
         """A new event id, and the Unix time in seconds that it holds."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self.clock()
         if len(self._random) < 10:
             self._random = os.urandom(4000)
         random, self._random = self._random[:10], self._random[10:]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from ray_tracking import failpoints
+from ray_tracking.clock import Clock
 from ray_tracking.errors import LogUnavailable, Unavailable
 from ray_tracking.http.gatherer import ShardCall
 from ray_tracking.pipeline.backoff import Backoff
@@ -58,6 +58,7 @@ class Spooler:
         drain: Sends a chunk to a shard.
         shard_of: The index of the shard that owns each partition.
         room: Bounds what may be on its way to the disk.
+        clock: By which events get their time of receipt.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Spooler:
         drain: ShardCall,
         shard_of: Sequence[int],
         room: Room,
+        clock: Clock,
     ) -> None:
         self._directory = directory
         self._own = own
         self._log = event_log
         self._drain = drain
         self._shard_of = shard_of
+        self._clock = clock
         self._node = socket.gethostname()
         #: Why it takes nothing, if it does not.
         self.trouble: str | None = None
@@ -152,7 +155,7 @@ class Spooler:
             await asyncio.sleep(_REPORT_EVERY_S)
 
     async def _report(self, spool: Spool) -> SpoolReport:
-        now_ms = floor_ms = time.time_ns() // 1_000_000
+        now_ms = floor_ms = self._clock()
         if not spool.is_empty and (records := await spool.read(spool.cursor, 1)):
             floor_ms = received_ms(unpack(records[0].payload)[0].event_id)
         return SpoolReport(self._node, floor_ms - MARGIN_MS, spool.events, spool.size_bytes, now_ms)

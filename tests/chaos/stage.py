@@ -20,6 +20,12 @@ async def fresh_target(
     """
     A service in a directory of its own, not started.
 
+    Args:
+        flavour: ``embedded``; ``outside``, with servers that are not its own; ``clock``,
+            embedded, with a clock that can be set.
+        product: As for :class:`~tests.chaos.target.Target`.
+        settings: The same.
+
     Everything is ended and removed at the end; the logs stay where a ``report.json`` is
     beside them, or an error came.
     """
@@ -35,7 +41,8 @@ async def fresh_target(
         outside = Outside(root / "servers") if outside_too else None
         if outside is not None:
             await outside.start()
-        target = Target(root, outside, product, **settings)
+        clock_file = root / "clock" if flavour == "clock" else None
+        target = Target(root, outside, product, clock_file, **settings)
         target.disks = disks
         yield target
         keep = (root / "report.json").exists()

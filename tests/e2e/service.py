@@ -164,7 +164,7 @@ class Service:
                 victim.kill()
             except psutil.NoSuchProcess:
                 continue
-        self.process.wait()
+        self.process.wait(STOP_WITHIN_S)
         return victims
 
     def actor_pid(self, name: str) -> int:

@@ -43,7 +43,7 @@ def test_after_kill_9_of_everything_each_acknowledged_event_is_one_row(
         assert len(victims) > 10, victims
     finally:
         simulation.kill()
-        simulation.wait()
+        simulation.wait(10)
     eventually(lambda: not any(alive(victim) for victim in victims), 5, "all are dead")
 
     service.start()

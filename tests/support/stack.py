@@ -23,10 +23,10 @@ import asyncpg
 from redis.asyncio import Redis
 from yarl import URL
 
-from ray_tracking.actors.clock import Clock
 from ray_tracking.actors.pump import WriterConfig
 from ray_tracking.actors.shard import Shard, ShardConfig
 from ray_tracking.actors.writer import Writer
+from ray_tracking.clock import Clock, steady_clock
 from ray_tracking.errors import Unavailable
 from ray_tracking.events import LANES
 from ray_tracking.http.app import App
@@ -78,7 +78,7 @@ class Owner:
     def __init__(self, config: ShardConfig, clock: Clock | None = None) -> None:
         #: Why its process would have ended.
         self.died: str | None = None
-        self.shard = Shard(config, self._die, clock)
+        self.shard = Shard(config, self._die, clock or steady_clock())
 
     def _die(self, reason: str) -> None:
         self.died = reason
@@ -117,7 +117,7 @@ class Scribe:
     def __init__(self, config: WriterConfig) -> None:
         #: Why its process would have ended.
         self.died: str | None = None
-        self.writer = Writer(config, self._die)
+        self.writer = Writer(config, self._die, steady_clock())
 
     def _die(self, reason: str) -> None:
         self.died = reason
@@ -393,6 +393,7 @@ class Stack:
                 self._drain,
                 owners,
                 Room(chosen.max_buffer_size),
+                steady_clock(),
             )
             await spooler.start()
         gatherer = Gatherer(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.chaos.faults import kills, losses, network, points, storage
+from tests.chaos.faults import clocks, kills, losses, network, points, storage
 from tests.chaos.faults.base import PILED_S, Fault, Scene
 
 ALL: dict[str, type[Fault]] = {
     fault.name: fault
-    for module in (kills, network, storage, losses, points)
+    for module in (kills, network, storage, losses, points, clocks)
     for fault in module.FAULTS
 }
 

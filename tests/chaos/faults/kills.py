@@ -9,6 +9,8 @@ from typing import ClassVar
 from tests.chaos.faults.base import Fault
 from tests.chaos.processes import Process
 
+_ENDS_WITHIN_S = 10.0
+
 
 class Kill(Fault):
     """``kill -9`` of one process of a kind."""
@@ -147,7 +149,7 @@ class KillEverything(Fault):
     async def strike(self) -> bool:
         self.scene.strikes["kill everything"] += 1
         self.scene.strikes["kill process, with everything"] += self.target.kill_all()
-        await asyncio.to_thread(self.target.service.process.wait)
+        await asyncio.to_thread(self.target.service.process.wait, _ENDS_WITHIN_S)
         return True
 
     async def heal(self) -> None:
