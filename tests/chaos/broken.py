@@ -16,11 +16,12 @@ from pathlib import Path
 
 from tests.chaos.campaign import Campaign, Say
 from tests.chaos.clients import Rates
-from tests.chaos.faults.kills import KillShard
+from tests.chaos.clock import COMPILER
+from tests.chaos.faults import ALL
 from tests.chaos.stage import fresh_target
 
 _LOAD_S = 6.0
-_KILLS = 4
+_PAUSE_S = 1.0
 _DRAINED_WITHIN_S = 15.0
 
 
@@ -35,7 +36,8 @@ class Break:
         old: A text that stands there exactly once.
         new: What stands there instead.
         promise: Which it breaks.
-        kills: Whether it takes the death of a shard to show.
+        faults: What it takes to show; nothing but load for most.
+        flavour: Of the service.
     """
 
     name: str
@@ -43,7 +45,8 @@ class Break:
     old: str
     new: str
     promise: str
-    kills: bool = False
+    faults: tuple[str, ...] = ()
+    flavour: str = "embedded"
 
     def apply(self, package: Path) -> None:
         """
@@ -101,7 +104,7 @@ BREAKS = (
         "        await self._log.append(appends)\n"
         "        return True\n",
         "conservation",
-        kills=True,
+        faults=("shard",) * 4,
     ),
     Break(
         "a duplicate is taken for a new event",
@@ -110,7 +113,18 @@ BREAKS = (
         "received_ms(old_id)) >= 1:",
         "uniqueness",
     ),
+    Break(
+        "events are judged by the wall clock",
+        "clock.py",
+        "    return lambda: (time.monotonic_ns() + offset_ns) // 1_000_000\n",
+        "    return lambda: time.time_ns() // 1_000_000\n",
+        "uniqueness",
+        faults=("clock-ahead", "clock-right", "clock-back") * 3,
+        flavour="clock",
+    ),
 )
+if COMPILER is None:
+    BREAKS = BREAKS[:-1]
 
 
 async def is_seen(
@@ -132,13 +146,13 @@ async def is_seen(
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ours, product / "ray_tracking", ignore=ignore)
         bug.apply(product / "ray_tracking")
-        async with fresh_target("embedded", product) as target:
+        async with fresh_target(bug.flavour, product) as target:
             campaign = Campaign(target, seed, Rates(), say, patience)
             await campaign.open()
-            if bug.kills:
-                for _ in range(_KILLS):
-                    await campaign.round([KillShard(campaign.scene)])
-            else:
+            for name in bug.faults:
+                await campaign.round([ALL[name](campaign.scene)])
+                await asyncio.sleep(_PAUSE_S)
+            if not bug.faults:
                 await asyncio.sleep(_LOAD_S)
             report = await campaign.close(drained_within_s=_DRAINED_WITHIN_S)
     finally:

@@ -69,7 +69,7 @@ class Campaign:
         self._say = say
         self._patience = patience
         self._began_s = time.monotonic()
-        flavour = "outside" if target.outside else "clock" if target.clock_file else "embedded"
+        flavour = "outside" if target.outside else "clock" if target.clock else "embedded"
         self.report = Report(seed, flavour)
         self._back_after_s: dict[str, list[float]] = defaultdict(list)
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from tests.chaos.clock import WallClock
 from tests.chaos.servers import Disk, Outside
 from tests.chaos.target import Target
 
@@ -41,8 +42,8 @@ async def fresh_target(
         outside = Outside(root / "servers") if outside_too else None
         if outside is not None:
             await outside.start()
-        clock_file = root / "clock" if flavour == "clock" else None
-        target = Target(root, outside, product, clock_file, **settings)
+        clock = WallClock(root / "clock") if flavour == "clock" else None
+        target = Target(root, outside, product, clock, **settings)
         target.disks = disks
         yield target
         keep = (root / "report.json").exists()

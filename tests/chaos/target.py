@@ -16,14 +16,13 @@ import asyncpg
 
 from tests.chaos import processes
 from tests.chaos.clients import IDEMPOTENCY_WINDOW_S
+from tests.chaos.clock import WallClock
 from tests.chaos.history import Letter, Place, Row
 from tests.chaos.processes import Process
 from tests.chaos.servers import Disk, Outside
 from tests.e2e.service import BIN, Service
 
 _HIT_TYPES = ("EMAIL_OPEN", "LINK_CLICK")
-#: libfaketime, where it is installed.
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 _STOPS_WITHIN_S = 40.0
 
 _SETTINGS = {
@@ -46,7 +45,7 @@ class Target:
         root: Of everything that it leaves behind, its logs among it.
         outside: Its servers; None for those that it starts itself.
         product: A directory with another ``ray_tracking`` to run instead of ours.
-        clock_file: Says how wrong its clock is; see :mod:`tests.chaos.faults.clocks`.
+        clock: By which it goes; None for that of the machine.
         settings: More environment variables.
     """
 
@@ -55,24 +54,26 @@ class Target:
         root: Path,
         outside: Outside | None = None,
         product: Path | None = None,
-        clock_file: Path | None = None,
+        clock: WallClock | None = None,
         **settings: str,
     ) -> None:
         self.root = root
         self.outside = outside
-        self.clock_file = clock_file
+        self.clock = clock
         self.failpoints = root / "failpoints"
         self.failpoints.mkdir()
         #: Small ones that can be filled, by what lies on them.
         self.disks: dict[str, Disk] = {}
         self.product = product or Path(__file__).parents[2]
         self.settings = {**_SETTINGS, "RAY_TMPDIR": str(root / "ray"), **settings}
-        if product is not None:
-            self.settings["PYTHONPATH"] = str(product)
+        paths = [str(product)] if product else []
+        if clock is not None:
+            self.settings |= clock.settings
+            paths.append(clock.python_path)
+        if paths:
+            self.settings["PYTHONPATH"] = os.pathsep.join(paths)
         if (self.product / "ray_tracking" / "failpoints.py").exists():
             self.settings["TRACKING_FAILPOINTS_DIR"] = str(self.failpoints)
-        if clock_file is not None:
-            self.settings |= wrong_clock(clock_file)
         if outside is not None:
             self.settings["DATABASE_URL"] = outside.database_url
             self.settings["REDIS_URL"] = outside.redis_url
@@ -231,19 +232,6 @@ class Target:
         said, _ = await process.communicate()
         assert process.returncode is not None
         return process.returncode, said.decode(errors="replace")
-
-
-def wrong_clock(file: Path) -> dict[str, str]:
-    """The environment of processes whose wall clock is as wrong as the file says."""
-    assert FAKETIME is not None, "apt-get install libfaketime"
-    file.write_text("+0\n")
-    return {
-        "LD_PRELOAD": str(FAKETIME),
-        "FAKETIME_TIMESTAMP_FILE": str(file),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
 
 
 def _key(client_event_id: str | None, event_type: str, lead_id: str | None) -> str:

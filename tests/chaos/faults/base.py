@@ -58,7 +58,7 @@ class Fault(ABC):
         """Why it cannot be had here, or None."""
         if self.outside is not None and self.outside is not (self.target.outside is not None):
             return "needs servers outside" if self.outside else "needs embedded servers"
-        if self.cold and self.target.clock_file is not None:
+        if self.cold and self.target.clock is not None:
             # It would start with another time of day, and windows that are as much shorter.
             return "whoever starts all over reads the clock again"
         return None
