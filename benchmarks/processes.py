@@ -1,4 +1,4 @@
-"""The processes of a service by kind, and the memory that they hold."""
+"""The processes of a service by kind: the memory that they hold, the time that they take."""
 
 from __future__ import annotations
 
@@ -55,6 +55,16 @@ def memory_mib(service: Service) -> dict[str, float]:
             own[kind] += resident - of_it_shared
             shared[kind] = max(shared[kind], of_it_shared)
     return {kind: (own[kind] + shared[kind]) / 1024 for kind in KINDS}
+
+
+def cpu_s(service: Service) -> dict[str, float]:
+    """Seconds of processor time so far, in user and system mode, added up for each kind."""
+    spent = dict.fromkeys(KINDS, 0.0)
+    for process in _all(service):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent[_kind(process)] += times.user + times.system
+    return spent
 
 
 @asynccontextmanager

@@ -64,12 +64,20 @@ def _field(value: bytes) -> bytes:
     return _length(len(value)) + value
 
 
+@lru_cache(maxsize=1024)
+def _text_field(value: str) -> bytes:
+    """Of texts that come again and again."""
+    return _field(value.encode())
+
+
 _UUID_LENGTH = _length(16)
 _TYPE_FIELDS = {event_type: _field(event_type.encode()) for event_type in EventType}
 _AGENT_FIELDS: dict[Agent | None, bytes] = {
     None: _NULL,
     **{agent: _field(agent.encode()) for agent in Agent},
 }
+#: Of an identifier: up to 128 characters of up to four bytes each.
+_LENGTHS = tuple(_length(size) for size in range(4 * 128 + 1))
 _ID_FIELDS = ("campaignId", "leadId", "emailId", "accountId", "eventId")
 
 
@@ -82,8 +90,7 @@ def encode_row(event: Event, event_id: bytes, received_ms: int) -> bytes:
         event_id: The 16 bytes of the UUIDv7 minted for it.
         received_ms: Unix time in milliseconds when it came in.
     """
-    data = event.data
-    get = data.get
+    get = event.data.get
     parts = [_UUID_LENGTH, event_id, _TYPE_FIELDS[event.type]]
     add = parts.append
     for name in _ID_FIELDS:
@@ -92,7 +99,7 @@ def encode_row(event: Event, event_id: bytes, received_ms: int) -> bytes:
             add(_NULL)
         else:
             raw = value.encode()
-            add(_length(len(raw)))
+            add(_LENGTHS[len(raw)])
             add(raw)
     add(
         _times(
@@ -107,11 +114,12 @@ def encode_row(event: Event, event_id: bytes, received_ms: int) -> bytes:
     address = get("ipAddress")
     add(_NULL if address is None else _field(packed_ip(address)))
     agent = get("userAgent")
-    add(_NULL if agent is None else _field(agent.encode()))
+    add(_NULL if agent is None else _text_field(agent))
     for name in ("deviceInfo", "locationInfo", "customData"):
         value = get(name)
         add(_NULL if value is None else _jsonb(value))
-    details = {name: data[name] for name in DETAIL_FIELDS[event.type] if name in data}
+    names = DETAIL_FIELDS[event.type]
+    details = {name: event.data[name] for name in names if name in event.data} if names else None
     add(_jsonb(details) if details else _NULL)
     return b"".join(parts)
 

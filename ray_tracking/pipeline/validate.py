@@ -53,12 +53,14 @@ _YEAR_1_US = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 #: ``fromisoformat`` takes any character between date and time, and NUL before an offset.
 _TIMESTAMP = re.compile(r"[0-9W-]+[Tt ][0-9:.,]+ ?(?:Z|[+-][0-9:.]+)")
 
-_IDENTIFIERS = ("campaignId", "leadId", "emailId", "accountId", "eventId", "linkId")
-_TEXTS = (
-    "userAgent", "messageId", "inReplyTo", "subject", "bounceReason", "smtpCode",
-    "newStatus", "oldStatus", "status", "reason",
+_IDENTIFIERS = frozenset({"campaignId", "leadId", "emailId", "accountId", "eventId", "linkId"})
+_TEXTS = frozenset(
+    {
+        "userAgent", "messageId", "inReplyTo", "subject", "bounceReason", "smtpCode",
+        "newStatus", "oldStatus", "status", "reason",
+    }
 )  # fmt: skip
-_OBJECTS = ("deviceInfo", "locationInfo")
+_OBJECTS = frozenset({"deviceInfo", "locationInfo"})
 _ENVELOPE = frozenset({"eventType", "eventData", "data", "metadata"})
 _TYPE_NAMES = ", ".join(EventType)
 
@@ -155,22 +157,22 @@ def _is_high(metadata: Any, event_type: EventType) -> bool:
 
 def _sanitise(data: dict[str, Any], now_s: float, problems: Details) -> int:
     """Clean the values in place, append what is wrong, and return the time in microseconds."""
-    for name in [name for name, value in data.items() if value is None]:
-        del data[name]
-    for name in _IDENTIFIERS:
-        value = data.get(name)
+    absent = []
+    for name, value in data.items():
+        if value is None:
+            absent.append(name)
         # isprintable() is the cheap question; only a "no" needs the exact one.
-        if value is not None and not value.isprintable() and _CONTROL.search(value):
-            problems.append((name, "must not contain control characters"))
-    for name in _TEXTS:
-        value = data.get(name)
-        if isinstance(value, str) and not value.isprintable():
-            data[name] = _strip_control(value)
+        elif type(value) is str and not value.isprintable():
+            if name in _TEXTS:
+                data[name] = _strip_control(value)
+            elif name in _IDENTIFIERS and _CONTROL.search(value):
+                problems.append((name, "must not contain control characters"))
+        elif name in _OBJECTS:
+            data[name] = {k: _strip_control(v) for k, v in value.items() if v is not None}
+    for name in absent:
+        del data[name]
     if data.get("newStatus") == "":
         problems.append(("newStatus", "must not be empty"))
-    for name in _OBJECTS:
-        if (value := data.get(name)) is not None:
-            data[name] = {k: _strip_control(v) for k, v in value.items() if v is not None}
     if (link := data.get("linkUrl")) is not None and (reason := check_link(link)):
         problems.append(("linkUrl", reason))
     if (address := data.get("ipAddress")) is not None:

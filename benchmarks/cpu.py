@@ -1,0 +1,48 @@
+"""
+Where the time of the processors goes: for each event, by kind of process, until it is a row.
+
+Batches of 500, then single events. The load generator is not in it.
+"""
+
+from __future__ import annotations
+
+from benchmarks.batch import CONNECTIONS, EVENTS, SIZE
+from benchmarks.lab import Figure, Lab
+from benchmarks.processes import KINDS, cpu_s
+
+_WAYS = ("batch", "single")
+_COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+
+FIGURES = tuple(
+    Figure(f"{way}: {what}", unit)
+    for way in _WAYS
+    for what, unit in (
+        *((kind, "us/event") for kind in KINDS),
+        ("all", "us/event"),
+        ("transactions", "per 1000"),
+    )
+)
+
+
+async def run(lab: Lab) -> dict[str, float]:
+    """Measure once."""
+    batches = {"accepted": 200, "batch": SIZE, "events": EVENTS, "connections": CONNECTIONS}
+    return {
+        **await _measure(lab, "batch", "/events/batch", **batches),
+        **await _measure(lab, "single", "/events", accepted=202),
+    }
+
+
+async def _measure(lab: Lab, way: str, path: str, **shape: int) -> dict[str, float]:
+    before, commits = cpu_s(lab.service), await lab.database.fetchval(_COMMITS)
+    result, _ = await lab.send_and_drain(path, **shape)
+    after = cpu_s(lab.service)
+    events = result.acknowledged * shape.get("batch", 1)
+    spent_us = {kind: (after[kind] - before[kind]) * 1e6 / events for kind in KINDS}
+    # What sessions have done they report once a second at the most.
+    commits = await lab.database.fetchval(_COMMITS) - commits
+    return {
+        **{f"{way}: {kind}": value for kind, value in spent_us.items()},
+        f"{way}: all": sum(spent_us.values()),
+        f"{way}: transactions": commits * 1000 / events,
+    }
