@@ -22,6 +22,8 @@ IN_TURNS = ("single", "batch", "cpu", "failover", "priority")
 #: These take longer and have a service of their own, once each.
 ALONE = ("overload", "outage", "memory")
 
+_DRAIN_S = 30
+
 #: For each bench its runs, and for each run the value of each figure.
 Found = dict[str, list[dict[str, float]]]
 
@@ -80,6 +82,7 @@ async def _take_turns(modules: dict[str, Any], plan: Plan) -> Found:
         lab = Lab(service, port, database, plan)
         for warm_up in (port, service.port):
             await lab.send(warm_up, "/events", seconds=1)
+        await service.until_waiting(0, _DRAIN_S, ("in_log", "buffered"))
         for number in range(1, plan.runs + 1):
             for name, module in modules.items():
                 click.echo(f"run {number} of {plan.runs}: {name}", err=True)

@@ -17,7 +17,7 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from ray_tracking import failpoints
+from ray_tracking import failpoints, garbage
 from ray_tracking.actors.clients import ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
 from ray_tracking.clock import node_clock
@@ -45,7 +45,7 @@ from ray_tracking.stores.spool import Spool
 log = structlog.get_logger("ray_tracking.ingress")
 
 #: Long enough for a call to be worth its cost, short enough for nobody to notice.
-_LINGER_S = 0.005
+_LINGER_S = 0.010
 _REPORT_EVERY_S = 1.0
 #: How old a status may be that several requests share.
 _STATUS_FOR_S = 0.5
@@ -150,6 +150,7 @@ class IngressReplica:
         if settings.listener == "replica":
             self._listener = Listener(self._app, settings.host, settings.port)
             await self._listener.start()
+        garbage.settle()
         return self._app
 
     async def check_health(self) -> None:
@@ -165,6 +166,7 @@ class IngressReplica:
         self._reporting.cancel()
         if self._spooler is not None:
             await self._spooler.close()
+        await self._shards.close()
         await self._queries.close()
 
     async def _runtime(self) -> Runtime:

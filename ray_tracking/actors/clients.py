@@ -1,16 +1,25 @@
-"""Calls to actors by name: the one place where Ray's errors become ours."""
+"""
+Calls to actors by name: the one place where Ray's errors become ours.
+
+Events go over a socket to the shard's own process (:mod:`ray_tracking.actors.calls`), to
+which Ray shows the way; everything else is a call of Ray's.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RaySystemError
 
+from ray_tracking.actors.calls import CallClient, Endpoint
 from ray_tracking.errors import Unavailable
 
 NAMESPACE = "ray_tracking"
+#: The methods of a shard that are called over its socket, by index.
+SUBMIT, DRAIN_SPOOL = range(2)
 
 
 class ShardClients:
@@ -24,6 +33,7 @@ class ShardClients:
     def __init__(self, names: list[str]) -> None:
         self._names = names
         self._handles: dict[int, Any] = {}
+        self._connections: dict[int, asyncio.Task[CallClient]] = {}
 
     async def submit(self, shard: int, blob: bytes) -> bytes:
         """
@@ -33,8 +43,7 @@ class ShardClients:
             Unavailable: If it cannot be reached. Whether it had got the blob is open;
                 sending the same blob again is safe.
         """
-        answer: bytes = await self._call(shard, "submit", blob)
-        return answer
+        return await self._send(shard, SUBMIT, blob)
 
     async def drain_spool(self, shard: int, blob: bytes) -> bytes:
         """
@@ -43,8 +52,7 @@ class ShardClients:
         Raises:
             Unavailable: As :meth:`submit`.
         """
-        answer: bytes = await self._call(shard, "drain_spool", blob)
-        return answer
+        return await self._send(shard, DRAIN_SPOOL, blob)
 
     async def statuses(self, timeout_s: float = 2.0) -> list[dict[str, Any] | None]:
         """What each shard says of itself; None for one that does not answer in time."""
@@ -58,6 +66,25 @@ class ShardClients:
                 return None
 
         return list(await asyncio.gather(*[ask(shard) for shard in range(len(self._names))]))
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        for opening in self._connections.values():
+            opening.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Unavailable):
+                (await opening).close()
+
+    async def _send(self, shard: int, method: int, blob: bytes) -> bytes:
+        opening = self._connections.get(shard)
+        if opening is None or (opening.done() and _is_lost(opening)):
+            opening = self._connections[shard] = asyncio.create_task(self._connect(shard))
+        # Others wait for it as well: who gives up does not end it.
+        connection = await asyncio.shield(opening)
+        return await connection.call(method, blob)
+
+    async def _connect(self, shard: int) -> CallClient:
+        endpoint: Endpoint = await self._call(shard, "endpoint")
+        return await CallClient.connect(endpoint)
 
     async def _call(self, shard: int, method: str, *args: Any) -> Any:
         try:
@@ -81,6 +108,10 @@ class ShardClients:
             for successor in actor_names(name.rpartition("-")[0]):
                 return ray.get_actor(successor, NAMESPACE)
             raise
+
+
+def _is_lost(opening: asyncio.Task[CallClient]) -> bool:
+    return opening.cancelled() or opening.exception() is not None or opening.result().lost
 
 
 def actor_names(prefix: str) -> list[str]:

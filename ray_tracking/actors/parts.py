@@ -22,7 +22,8 @@ import ray
 import structlog
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
-from ray_tracking import __version__, failpoints
+from ray_tracking import __version__, failpoints, garbage
+from ray_tracking.actors.calls import CallServer, Endpoint
 from ray_tracking.actors.clients import NAMESPACE, actor_names
 from ray_tracking.actors.pump import WriterConfig
 from ray_tracking.actors.shard import Shard, ShardConfig
@@ -49,22 +50,58 @@ def end_process(reason: str) -> None:
     os._exit(1)
 
 
-class ShardActor(Shard):
-    """A shard that begins to work when it is asked to, or when Ray has restarted it."""
+class _Works:
+    """
+    An actor that works when it is asked to, or when Ray has restarted it.
+
+    It has what it is made of, and is not a kind of it: Ray wraps every method of an actor's
+    class, those that nobody calls from outside too.
+    """
+
+    def __init__(self, part: Shard | Writer) -> None:
+        self._part = part
+        self._first_start = asyncio.create_task(_try_to_start(part))
+
+    async def start(self) -> None:
+        """Return when it works."""
+        await self._part.start()
+        garbage.settle()
+
+    async def status(self) -> dict[str, Any]:
+        """Figures for health and stats."""
+        return await self._part.status()
+
+    async def drain(self) -> None:
+        """Return when nothing is left to do that was begun."""
+        await self._part.drain()
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self._part.close()
+
+
+class ShardActor(_Works):
+    """A shard, and where it takes events."""
 
     def __init__(self, config: ShardConfig) -> None:
         failpoints.arm(config.failpoints_dir)
-        super().__init__(config, end_process, _clock(config))
-        self._first_start = asyncio.create_task(_try_to_start(self))
+        shard = Shard(config, end_process, _clock(config))
+        super().__init__(shard)
+        # In the order of actors.clients.
+        server = CallServer([shard.submit, shard.drain_spool])
+        self._listening = asyncio.create_task(server.start(ray.util.get_node_ip_address()))
+
+    async def endpoint(self) -> Endpoint:
+        """Where events are taken."""
+        return await asyncio.shield(self._listening)
 
 
-class WriterActor(Writer):
-    """A writer that begins to work when it is asked to, or when Ray has restarted it."""
+class WriterActor(_Works):
+    """A writer."""
 
     def __init__(self, config: WriterConfig) -> None:
         failpoints.arm(config.failpoints_dir)
-        super().__init__(config, end_process, _clock(config))
-        self._first_start = asyncio.create_task(_try_to_start(self))
+        super().__init__(Writer(config, end_process, _clock(config)))
 
 
 def _clock(config: ShardConfig | WriterConfig) -> Clock:

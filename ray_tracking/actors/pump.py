@@ -32,6 +32,7 @@ from ray_tracking.stores.rows import PositionReader, RowWriter
 #: How often what is parked asks for budget.
 _ASK_AGAIN_MS = 200
 _DRAIN_LOOK_MS = 20
+_PAUSE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,10 @@ class Pump:
         self._changed = Signal()
         self._backlog = Backlog(wheres, config.flush.max_queue_bytes)
         charged = None if lane is Lane.PARKED else budget
-        self._reader = Reader(self._log, self._stored, self._backlog, charged, self._changed, clock)
+        self._reader = Reader(
+            self._log, self._stored, self._backlog, charged, self._changed, clock,
+            pause_s=0.0 if lane is Lane.HIGH else _PAUSE_S,
+        )  # fmt: skip
         self.flusher = Flusher(self._rows, clock)
         self._standings: Mapping[Where, Standing] = {}
         #: Up to where each stream is stored.

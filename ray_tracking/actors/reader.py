@@ -47,6 +47,7 @@ class Reader:
         changed: Sent when something was read, or nothing is there to be read; waited for
             when there is no room.
         clock: Unix milliseconds, never going back.
+        pause_s: How long to wait after a read that found all there is.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Reader:
         budget: Budget | None,
         changed: Signal,
         clock: Clock,
+        pause_s: float,
     ) -> None:
         self._log = event_log
         self._stored = stored
@@ -64,6 +66,7 @@ class Reader:
         self._budget = budget
         self._changed = changed
         self._clock = clock
+        self._pause_s = pause_s
         self._followers: dict[Where, Follower] = {}
         #: The last entry of each stream that was read and is no marker: as far as we store.
         self._read_to: dict[Where, EntryId] = {}
@@ -141,6 +144,9 @@ class Reader:
                     self._budget.knows(where, began_ms)
         if not found and reading.wait:
             self._end()
+        elif self._pause_s and not self._ahead.behind and not self.hurried:
+            # A read costs the same for one entry as for hundreds.
+            await asyncio.sleep(self._pause_s)
 
     def _end(self) -> None:
         self.ends += 1

@@ -210,7 +210,7 @@ class Shard:
             return partition.offer(submissions[index], now_ms=now_ms, shut=shut)
 
         now_ms = self._clock()
-        return pack_outcomes(await self._admit(submissions, offer))
+        return pack_outcomes(await self._admit(submissions, len(blob), offer))
 
     async def drain_spool(self, blob: bytes) -> bytes:
         """
@@ -234,15 +234,17 @@ class Shard:
                 submissions[index], stretch, offsets[index], now_ms=now_ms, shut=shut
             )
 
-        return pack_outcomes(await self._admit(submissions, offer))
+        return pack_outcomes(await self._admit(submissions, len(blob), offer))
 
-    async def _admit(self, submissions: Sequence[Submission], offer: _Offer) -> list[Outcome]:
+    async def _admit(
+        self, submissions: Sequence[Submission], size_bytes: int, offer: _Offer
+    ) -> list[Outcome]:
         """Decide on each, and wait for those that got a place."""
         try:
             await self.start()
         except LogUnavailable:
             return [AWAY] * len(submissions)
-        size = len(submissions), sum(submission.size_bytes for submission in submissions)
+        size = len(submissions), size_bytes
         if self._draining or not self._room.take(*size):
             wait_s = self._drain_rate.wait_s(self._room.events, self._clock())
             return [Outcome(Verdict.FULL, retry_after_s=wait_s)] * len(submissions)

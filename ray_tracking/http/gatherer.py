@@ -1,9 +1,9 @@
 """
 Gathers the events of many requests into one call a shard.
 
-One call to each shard is on its way at a time, calls begin some milliseconds apart, and
-everything that arrives meanwhile goes into the next: an idle service adds no delay, a
-busy one makes large calls. One call at a time also keeps a campaign's events in the
+One call to each shard is on its way at a time, and under load they begin some milliseconds
+apart; everything that arrives meanwhile goes into the next: an idle service adds no delay,
+a busy one makes large calls. One call at a time also keeps a campaign's events in the
 order in which they came; those of high priority go first.
 
 A call that failed is repeated with the same ids until ``patience_s`` has passed: the
@@ -67,6 +67,7 @@ class _Queue:
     def __init__(self) -> None:
         self._lanes: tuple[deque[_Ticket], deque[_Ticket]] = (deque(), deque())
         self.last_call_s = 0.0
+        self.last_events = 0
         self.worker: asyncio.Task[None] | None = None
 
     def __bool__(self) -> bool:
@@ -188,10 +189,11 @@ class Gatherer:
                     ticket.answer([AWAY] * len(ticket.submissions))
                 continue
             since_last_s = time.monotonic() - queue.last_call_s
-            if wait_s := self._policy.wait_s(since_last_s, queue.events):
+            if wait_s := self._policy.wait_s(since_last_s, queue.last_events, queue.events):
                 await asyncio.sleep(wait_s)
             queue.last_call_s = time.monotonic()
             tickets = queue.next_call(self._policy.max_call_events)
+            queue.last_events = sum(len(ticket.submissions) for ticket in tickets)
             outcomes = None
             try:
                 outcomes = await self._ask(shard, tickets)

@@ -106,17 +106,19 @@ class Ingest:
         report = answer.BatchReport(ports.settings.effective_idempotency_window_ms)
         submissions: list[Submission] = []
         places = []
+        event_ids, now_s = ports.mint_many(len(items))
         for index, item in enumerate(items):
             if index % _YIELD_EVERY == _YIELD_EVERY - 1:
                 await asyncio.sleep(0)
-            event_id, now_s = ports.mint()
             try:
                 event = validate_item(item, now_s=now_s, rules=ports.rules)
             except InvalidEvent as error:
                 report.refuse(index, item_type(item), error)
                 continue
             item_key = f"{key}:{index}" if key else None
-            submissions.append(ports.router.route(event, event_id, idempotency_key=item_key))
+            submissions.append(
+                ports.router.route(event, event_ids[index], idempotency_key=item_key)
+            )
             places.append((index, event.type))
         outcomes = await ports.intake.submit(submissions) if submissions else []
         for (index, event_type), outcome in zip(places, outcomes, strict=True):

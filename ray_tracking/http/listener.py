@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ray_tracking.errors import StartError
 
@@ -67,6 +68,38 @@ class _Server(uvicorn.Server):
         return protocol
 
 
+class _Corked:
+    """A transport that sends what is written in one turn of the loop at its end, in one piece."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.write(b"".join(parts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Protocol(HttpToolsProtocol):
+    """Uvicorn's, which writes the head and the body of an answer one after the other."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_Corked(transport))  # type: ignore[arg-type]
+
+
 def _accept_all(listening: socket.socket) -> list[socket.socket]:
     connections: list[socket.socket] = []
     while True:
@@ -95,7 +128,7 @@ class Listener:
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=_Protocol,
             lifespan="off",
             access_log=False,
             log_config=None,

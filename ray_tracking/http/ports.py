@@ -14,7 +14,7 @@ from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.intake import Intake
 from ray_tracking.http.spooler import Spooler
 from ray_tracking.pipeline.room import Room
-from ray_tracking.pipeline.route import Router, event_id
+from ray_tracking.pipeline.route import Router, event_id, event_ids
 from ray_tracking.pipeline.validate import Rule
 from ray_tracking.settings import Settings
 from ray_tracking.sources.tokens import TokenKeys
@@ -63,6 +63,11 @@ class Ports:
         """The processing mode in force."""
         pinned = self.settings.processing_mode
         return "HYBRID" if pinned == "auto" else pinned.upper()
+
+    def mint_many(self, count: int) -> tuple[list[bytes], float]:
+        """As many new event ids as are wanted, and the one time that they hold."""
+        now_ms = self.clock()
+        return event_ids(now_ms, os.urandom(16 * count)), now_ms / 1000
 
     def mint(self) -> tuple[bytes, float]:
         """A new event id, and the Unix time in seconds that it holds."""

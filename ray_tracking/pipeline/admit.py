@@ -152,7 +152,9 @@ class Partition:
         self._open: dict[int, Append] = {}
         self._full: list[Append] = []
         self._in_flight: list[Append] = []
-        self._reserved: dict[bytes, list[tuple[Append, int]]] = {}
+        #: How many of those in flight are unclear.
+        self._unclear = 0
+        self._reserved: dict[bytes, list[Reservation]] = {}
         #: Of events that waited in a spool for longer than the window.
         self._late_rates = RateLimits(policy.rate)
         self._drained: dict[str, Drained] = {}
@@ -162,7 +164,7 @@ class Partition:
     @property
     def unclear(self) -> bool:
         """Is there an append of which nobody knows whether the log has it?"""
-        return any(append.state is State.UNCLEAR for append in self._in_flight)
+        return self._unclear > 0
 
     @property
     def has_waiting(self) -> bool:
@@ -173,8 +175,8 @@ class Partition:
         """Remember a batch that an earlier owner appended. Oldest first."""
         self._recent[lane].append((entry.id, entry.header.appended_ms))
         submissions = list(remembered(entry.header, self.number, lane))
-        for index, submission in enumerate(submissions):
-            self.window.remember(submission, (self.number, lane, *entry.id, index))
+        self.window.remember(submissions, (self.number, lane, *entry.id))
+        for submission in submissions:
             if lane != _PARKED and not submission.flags & REDRIVE:
                 at_ms = received_ms(submission.event_id)
                 self.rates.restore(submission.key, at_ms=at_ms, now_ms=now_ms)
@@ -198,7 +200,7 @@ class Partition:
             now_ms: Unix time by a clock that never goes back.
             shut: If nothing gets a place now, what is said instead.
         """
-        shut = shut or (AWAY if self.unclear else None)
+        shut = shut or (AWAY if self._unclear else None)
         redrive = submission.flags & REDRIVE
         if not redrive and (known := self._recognise(submission, shut)):
             return known
@@ -297,18 +299,18 @@ class Partition:
         """The log has it."""
         assert append.id is not None
         self._recent[append.lane].append((append.id, now_ms))
+        self._unclear -= append.state is State.UNCLEAR
         append.state = State.DONE
         append.fields = {}
         self.next_seq[append.lane] += 1
         self.totals[append.lane] += len(append.submissions)
-        for index, submission in enumerate(append.submissions):
-            position = (self.number, append.lane, *append.id, index)
-            self.window.remember(submission, position)
+        self.window.remember(append.submissions, (self.number, append.lane, *append.id))
         self._note_drained(append.spool, append.submissions)
         self._settle(append)
 
     def refused(self, append: Append) -> None:
         """The log definitely does not have it: the events may be sent again."""
+        self._unclear -= append.state is State.UNCLEAR
         append.state = State.REFUSED
         for submission, charge in zip(append.submissions, append.charges, strict=True):
             if charge is not None:
@@ -320,6 +322,7 @@ class Partition:
     def became_unclear(self, append: Append) -> None:
         """Nobody knows: keep everything, and refuse what has a place but was not sent."""
         append.state = State.UNCLEAR
+        self._unclear += 1
         self.refuse_waiting()
 
     def refuse_waiting(self) -> None:
@@ -357,13 +360,14 @@ class Partition:
                 # The same event again, repeated inside the system: not a duplicate.
                 return Outcome(Verdict.ACCEPTED, seen.position)
             return Outcome(Verdict.DUPLICATE, seen.position, seen.event_id)
-        for append, index in self._reserved.get(submission.digest, ()):
-            first = append.submissions[index]
+        for place in self._reserved.get(submission.digest, ()):
+            append = place.append
+            first = append.submissions[place.index]
             if first.event_id == submission.event_id:
-                return UNAVAILABLE if append.state is State.UNCLEAR else Reservation(append, index)
+                return UNAVAILABLE if append.state is State.UNCLEAR else place
             same = same_event(self.policy.window, submission, first.event_id, first.occurred_us)
             if same and not shut:
-                return Reservation(append, index, is_repeat=True)
+                return Reservation(append, place.index, is_repeat=True)
         return None
 
     def _note_drained(self, chunk: SpoolChunk | None, submissions: Iterable[Submission]) -> None:
@@ -393,17 +397,22 @@ class Partition:
         append.submissions.append(submission)
         append.charges.append(charge)
         append.size_bytes += submission.size_bytes
-        self._reserved.setdefault(submission.digest, []).append((append, index))
-        return Reservation(append, index)
+        place = Reservation(append, index)
+        others = self._reserved.get(submission.digest)
+        if others is None:
+            self._reserved[submission.digest] = [place]
+        else:
+            others.append(place)
+        return place
 
     def _settle(self, append: Append) -> None:
         """The append is over, one way or the other: its reservations end."""
         if append in self._in_flight:
             self._in_flight.remove(append)
+        reserved = self._reserved
         for submission in append.submissions:
-            places = self._reserved.get(submission.digest, [])
-            places = [place for place in places if place[0] is not append]
-            if places:
-                self._reserved[submission.digest] = places
-            else:
-                self._reserved.pop(submission.digest, None)
+            places = reserved.get(submission.digest, ())
+            if others := [place for place in places if place.append is not append]:
+                reserved[submission.digest] = others
+            elif places:
+                del reserved[submission.digest]

@@ -171,17 +171,24 @@ class GatherPolicy:
     """How much goes into one call, and how much may wait for one."""
 
     max_call_events: int = 1000
-    #: Calls to one shard begin at least so far apart: each costs the same for one event
-    #: as for a thousand. A call after a pause goes at once.
-    linger_s: float = 0.005
+    #: Calls to one shard begin this far apart for each event in the last one, because a
+    #: call costs the same for one event as for a thousand: nobody waits while there are few,
+    #: and where there are many they share their calls.
+    linger_per_event_s: float = 0.0003
+    #: And never further apart than that.
+    linger_s: float = 0.010
     max_buffered_events: int = 10_000
 
-    def wait_s(self, since_last_s: float, events: int) -> float:
+    def wait_s(self, since_last_s: float, last_events: int, events: int) -> float:
         """
         How long to wait with the next call.
 
         Args:
             since_last_s: Since the last call to this shard began.
+            last_events: How many were in it.
             events: How many are waiting.
         """
-        return 0.0 if events >= self.max_call_events else max(0.0, self.linger_s - since_last_s)
+        if events >= self.max_call_events:
+            return 0.0
+        linger_s = min(self.linger_s, self.linger_per_event_s * last_events)
+        return max(0.0, linger_s - since_last_s)

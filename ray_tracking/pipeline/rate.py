@@ -31,26 +31,30 @@ class Sliding:
     window_ms: int
     total: int = 0
     slots: deque[list[int]] = field(default_factory=deque)
+    slot_ms: int = field(init=False)
 
-    @property
-    def slot_ms(self) -> int:
-        return max(1, self.window_ms // SLOTS_PER_WINDOW)
+    def __post_init__(self) -> None:
+        self.slot_ms = max(1, self.window_ms // SLOTS_PER_WINDOW)
 
     def expire(self, now_ms: int) -> None:
-        horizon = now_ms - self.window_ms - self.slot_ms
-        while self.slots and self.slots[0][0] <= horizon:
-            self.total -= self.slots.popleft()[1]
+        slots = self.slots
+        if slots and slots[0][0] <= (horizon := now_ms - self.window_ms - self.slot_ms):
+            while slots and slots[0][0] <= horizon:
+                self.total -= slots.popleft()[1]
 
-    def add(self, at_ms: int, count: int) -> None:
+    def add(self, at_ms: int, count: int) -> bool:
+        """Whether it is the first of its slot."""
         start = at_ms - at_ms % self.slot_ms
-        place = len(self.slots)
-        while place and self.slots[place - 1][0] > start:
-            place -= 1
-        if place and self.slots[place - 1][0] == start:
-            self.slots[place - 1][1] += count
-        else:
-            self.slots.insert(place, [start, count])
+        slots = self.slots
         self.total += count
+        place = len(slots)
+        while place and slots[place - 1][0] > start:
+            place -= 1
+        if place and slots[place - 1][0] == start:
+            slots[place - 1][1] += count
+            return False
+        slots.insert(place, [start, count])
+        return True
 
     def refund(self, at_ms: int) -> None:
         start = at_ms - at_ms % self.slot_ms
@@ -82,7 +86,8 @@ class RateLimits:
 
     def __init__(self, policy: RatePolicy) -> None:
         self._policy = policy
-        # In order of use: an idle campaign is the same as none, and is forgotten.
+        # In the order of their last slots: an idle campaign is the same as none, and is
+        # forgotten.
         self._rates: OrderedDict[str, tuple[Sliding, Sliding]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -98,13 +103,17 @@ class RateLimits:
         policy = self._policy
         window, burst = self._of(key)
         window.expire(now_ms)
-        wait_ms = window.wait_ms(policy.max_events, now_ms)
+        wait_ms = 0
+        if window.total >= policy.max_events:
+            wait_ms = window.wait_ms(policy.max_events, now_ms)
         if single:
             burst.expire(now_ms)
-            wait_ms = max(wait_ms, burst.wait_ms(policy.burst, now_ms))
+            if burst.total >= policy.burst:
+                wait_ms = max(wait_ms, burst.wait_ms(policy.burst, now_ms))
         if wait_ms:
             return wait_ms / 1000
-        window.add(now_ms, 1)
+        if window.add(now_ms, 1):
+            self._rates.move_to_end(key)
         if single:
             burst.add(now_ms, 1)
         return 0.0
@@ -133,8 +142,9 @@ class RateLimits:
         """
         window, _ = self._of(key)
         at_ms = min(at_ms, now_ms)
-        if at_ms > now_ms - self._policy.window_ms and window.total < self._policy.max_events:
-            window.add(at_ms, 1)
+        fits = window.total < self._policy.max_events
+        if at_ms > now_ms - self._policy.window_ms and fits and window.add(at_ms, 1):
+            self._rates.move_to_end(key)
 
     def expire(self, now_ms: int) -> None:
         """Forget campaigns that have nothing left in their window."""
@@ -151,6 +161,4 @@ class RateLimits:
         if rates is None:
             rates = (Sliding(self._policy.window_ms), Sliding(BURST_WINDOW_MS))
             self._rates[key] = rates
-        else:
-            self._rates.move_to_end(key)
         return rates

@@ -93,6 +93,28 @@ def event_id(now_ms: int, random: bytes) -> bytes:
     )
 
 
+def event_ids(now_ms: int, random: bytes) -> list[bytes]:
+    """
+    Many of the same moment, as :func:`event_id` makes them.
+
+    Args:
+        now_ms: Unix time in milliseconds.
+        random: 16 random bytes for each.
+    """
+    kept, fixed = _masks(len(random) // 16)
+    stamps = int.from_bytes((now_ms.to_bytes(6, "big") + bytes(10)) * (len(random) // 16), "big")
+    raw = (int.from_bytes(random, "big") & kept | fixed | stamps).to_bytes(len(random), "big")
+    return [raw[at : at + 16] for at in range(0, len(raw), 16)]
+
+
+@lru_cache(maxsize=4)
+def _masks(count: int) -> tuple[int, int]:
+    """Which bits of ids are random, and those that say what kind of id it is."""
+    kept = bytes.fromhex("000000000000 0fff 3fffffffffffffff")
+    fixed = bytes.fromhex("000000000000 7000 8000000000000000")
+    return int.from_bytes(kept * count, "big"), int.from_bytes(fixed * count, "big")
+
+
 def received_ms(raw_event_id: bytes) -> int:
     """The time inside an event id, in Unix milliseconds."""
     return int.from_bytes(raw_event_id[:6], "big")

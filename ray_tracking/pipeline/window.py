@@ -10,6 +10,7 @@ bucket's edge.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ray_tracking.pipeline.route import IDENTITY_SHIFT, Identity, Submission, received_ms
@@ -17,6 +18,9 @@ from ray_tracking.pipeline.route import IDENTITY_SHIFT, Identity, Submission, re
 #: A finer grain forgets more smoothly and costs more look-ups for each event.
 BUCKETS_PER_WINDOW = 8
 
+#: Of an entry: partition, lane, epoch, seq.
+Place = tuple[int, int, int, int]
+#: Of an event: its entry's place, and where it stands there.
 Position = tuple[int, int, int, int, int]
 
 
@@ -68,18 +72,25 @@ class _Bucket:
         self.entry = array("I")
         self.index = array("I")
 
-    def add(self, s: Submission, position: Position) -> None:
-        slot = len(self.occurred_us)
-        known = self.first.get(s.digest)
-        if known is not None:
-            self.older[slot] = known
-        self.first[s.digest] = slot
-        self.event_ids += s.event_id
-        self.occurred_us.append(s.occurred_us)
-        if not self.entries or self.entries[-1] != position[:4]:
-            self.entries.append(position[:4])
-        self.entry.append(len(self.entries) - 1)
-        self.index.append(position[4])
+    def add(self, submissions: Sequence[Submission], entry: Place, indices: Sequence[int]) -> None:
+        start, size = len(self.occurred_us), len(submissions)
+        digests = [s.digest for s in submissions]
+        slots = range(start, start + size)
+        new = dict(zip(digests, slots, strict=True))
+        if len(new) == size and self.first.keys().isdisjoint(new):
+            self.first |= new
+        else:
+            for digest, slot in zip(digests, slots, strict=True):
+                known = self.first.get(digest)
+                if known is not None:
+                    self.older[slot] = known
+                self.first[digest] = slot
+        self.event_ids += b"".join([s.event_id for s in submissions])
+        self.occurred_us.extend([s.occurred_us for s in submissions])
+        if not self.entries or self.entries[-1] != entry:
+            self.entries.append(entry)
+        self.entry.extend([len(self.entries) - 1] * size)
+        self.index.extend(indices)
 
     def find(self, policy: WindowPolicy, s: Submission) -> Seen | None:
         slot = self.first.get(s.digest)
@@ -121,14 +132,17 @@ class Window:
                 return seen
         return None
 
-    def remember(self, submission: Submission, position: Position) -> None:
-        """Hold an event that is in the log."""
-        number = received_ms(submission.event_id) // self._bucket_ms
-        bucket = self._buckets.get(number)
-        if bucket is None:
-            bucket = self._buckets[number] = _Bucket()
-        bucket.add(submission, position)
-        self._size += 1
+    def remember(self, submissions: Sequence[Submission], entry: Place) -> None:
+        """Hold the events of an entry that is in the log."""
+        if not submissions:
+            return
+        numbers = [received_ms(s.event_id) // self._bucket_ms for s in submissions]
+        if min(numbers) == max(numbers):
+            self._bucket(numbers[0]).add(submissions, entry, range(len(submissions)))
+        else:
+            for index, number in enumerate(numbers):
+                self._bucket(number).add(submissions[index : index + 1], entry, [index])
+        self._size += len(submissions)
         while self._size > self._policy.max_ids and len(self._buckets) > 1:
             oldest = min(self._buckets)
             self.evicted_early += self._drop(oldest)
@@ -145,6 +159,12 @@ class Window:
     def effective_ms(self, now_ms: int) -> int:
         """How far back the window really reaches: less than asked for after an eviction."""
         return max(0, min(self._policy.longest_ms, now_ms - self._evicted_before_ms))
+
+    def _bucket(self, number: int) -> _Bucket:
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            bucket = self._buckets[number] = _Bucket()
+        return bucket
 
     def _drop(self, number: int) -> int:
         dropped = len(self._buckets.pop(number).occurred_us)

@@ -16,13 +16,14 @@ from pathlib import Path
 from ray_tracking import failpoints
 from ray_tracking.actors.pump import WriterConfig
 from ray_tracking.actors.writer import Writer
+from ray_tracking.clock import steady_clock
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.write import FlushPolicy
 
 
 async def work(config: WriterConfig) -> None:
     """Store what is there."""
-    writer = Writer(config, lambda reason: os._exit(1))
+    writer = Writer(config, lambda reason: os._exit(1), steady_clock())
     await writer.start()
     await writer.drain()
     await writer.close()

@@ -65,9 +65,11 @@ def test_ten_thousand_campaigns_fit_in_one_call() -> None:
 
 
 def test_a_call_waits_for_company_but_not_after_a_pause_nor_when_it_is_full() -> None:
-    policy = GatherPolicy(max_call_events=1000, linger_s=0.005)
+    policy = GatherPolicy(max_call_events=1000, linger_per_event_s=0.001, linger_s=0.005)
 
-    assert policy.wait_s(0.0, 1) == 0.005
-    assert policy.wait_s(0.004, 999) < 0.0011
-    assert policy.wait_s(0.005, 1) == policy.wait_s(60.0, 1) == 0
-    assert policy.wait_s(0.0, 1000) == 0
+    assert policy.wait_s(0.0, 0, 1) == 0
+    assert policy.wait_s(0.0, 3, 1) == 0.003
+    assert policy.wait_s(0.0, 900, 1) == 0.005
+    assert policy.wait_s(0.004, 900, 999) < 0.0011
+    assert policy.wait_s(0.005, 900, 1) == policy.wait_s(60.0, 900, 1) == 0
+    assert policy.wait_s(0.0, 900, 1000) == 0

@@ -24,6 +24,7 @@ from ray_tracking.pipeline.route import (
     Router,
     Submission,
     event_id,
+    event_ids,
     partition_of,
     received_ms,
 )
@@ -256,6 +257,13 @@ def test_an_event_id_is_a_uuid_of_version_7(now_ms: int, random: bytes) -> None:
 
     assert (uuid.version, uuid.variant) == (7, UUID(int=1 << 63 | 7 << 76).variant)
     assert uuid.int >> 80 == now_ms == received_ms(raw)
+
+
+@given(st.integers(0, 2**48 - 1), st.lists(st.binary(min_size=16, max_size=16), max_size=20))
+def test_many_event_ids_are_made_as_one_is(now_ms: int, randoms: list[bytes]) -> None:
+    ids = event_ids(now_ms, b"".join(randoms))
+
+    assert ids == [event_id(now_ms, random[6:]) for random in randoms]
 
 
 @given(st.binary(min_size=10, max_size=10), st.integers(0, 79))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from ray_tracking.pipeline.window import BUCKETS_PER_WINDOW, Seen, Window, Windo
 from tests.unit.pipeline.samples import NOW_MS, submission
 
 POLICY = WindowPolicy(dedup_window_ms=800, idempotency_window_ms=2400)
-AT = (3, 1, 1_795_459_200, 2, 0)
+ENTRY = (3, 1, 7, 2)
 
 
 @dataclass
@@ -71,15 +72,15 @@ def test_the_window_knows_exactly_what_a_list_of_all_events_knows(
         if seen is not None:
             assert seen.event_id in expected
         else:
-            window.remember(new, (3, 1, 7, n, n % 4))
+            window.remember([new], (3, 1, 7, n))
             model.events.append(new)
     assert window.evicted_early == 0
 
 
 def test_a_duplicate_gets_id_and_place_of_its_first() -> None:
     window = Window(POLICY)
-    for n in range(20):
-        window.remember(submission(n), (3, 1, 7, 2 + n // 5, n % 5))
+    for n in range(0, 20, 5):
+        window.remember([submission(n + i) for i in range(5)], (3, 1, 7, 2 + n // 5))
 
     for n in range(20):
         first = submission(n)
@@ -93,7 +94,7 @@ def test_a_duplicate_gets_id_and_place_of_its_first() -> None:
 )
 def test_a_window_is_over_to_the_millisecond(identity: Identity, window_ms: int) -> None:
     window = Window(POLICY)
-    window.remember(submission(1, digest=9, identity=identity), AT)
+    window.remember([submission(1, digest=9, identity=identity)], ENTRY)
 
     inside = submission(2, digest=9, identity=identity, at_ms=NOW_MS + window_ms - 1)
     outside = submission(3, digest=9, identity=identity, at_ms=NOW_MS + window_ms)
@@ -108,7 +109,7 @@ def test_a_history_of_opens_on_different_days_is_not_one_open() -> None:
     for day in range(5):
         opened = submission(day, digest=9, identity=Identity.TIMED, occurred_us=day * day_us)
         assert window.find(opened) is None
-        window.remember(opened, (*AT[:4], day))
+        window.remember([opened], (3, 1, 7, day))
 
     for day in range(5):
         again = submission(
@@ -116,13 +117,13 @@ def test_a_history_of_opens_on_different_days_is_not_one_open() -> None:
         )
         seen = window.find(again)
         assert seen is not None
-        assert seen.position[4] == day
+        assert seen.position[3] == day
 
 
 def test_an_event_that_comes_out_of_order_is_found_on_both_sides() -> None:
     """Two replicas: the one whose event was received first may be the slower."""
     window = Window(POLICY)
-    window.remember(submission(1, digest=9), AT)
+    window.remember([submission(1, digest=9)], ENTRY)
 
     assert window.find(submission(2, digest=9, at_ms=NOW_MS - 799))
     assert not window.find(submission(2, digest=9, at_ms=NOW_MS - 800))
@@ -131,7 +132,7 @@ def test_an_event_that_comes_out_of_order_is_found_on_both_sides() -> None:
 def test_what_is_over_costs_no_memory() -> None:
     window = Window(POLICY)
     for n in range(100):
-        window.remember(submission(n, at_ms=NOW_MS + n), AT)
+        window.remember([submission(n, at_ms=NOW_MS + n)], ENTRY)
     window.expire(NOW_MS + 2399)
     assert len(window) == 100
 
@@ -147,7 +148,7 @@ def test_forgetting_too_early_is_counted_and_the_real_window_told() -> None:
     """Never silent: health shows both."""
     window = Window(WindowPolicy(800, 800, max_ids=10))
     for n in range(30):
-        window.remember(submission(n, at_ms=NOW_MS + 20 * n), AT)
+        window.remember([submission(n, at_ms=NOW_MS + 20 * n)], ENTRY)
     now_ms = NOW_MS + 20 * 29
     effective_ms = window.effective_ms(now_ms)
 
@@ -164,10 +165,10 @@ def test_the_window_is_whole_again_when_the_eviction_is_over() -> None:
     """A burst an hour ago says nothing of the window now, nor does a quiet time."""
     window = Window(WindowPolicy(800, 800, max_ids=10))
     for n in range(30):
-        window.remember(submission(n, at_ms=NOW_MS + 20 * n), AT)
+        window.remember([submission(n, at_ms=NOW_MS + 20 * n)], ENTRY)
     later_ms = NOW_MS + 3_600_000
     window.expire(later_ms)
-    window.remember(submission(99, at_ms=later_ms), AT)
+    window.remember([submission(99, at_ms=later_ms)], ENTRY)
 
     assert window.effective_ms(later_ms) == 800
 
@@ -182,7 +183,7 @@ def test_the_effective_window_is_never_longer_than_the_truth(
     received = []
     for n, later_ms in enumerate(steps):
         now_ms += later_ms
-        window.remember(submission(n, at_ms=now_ms), AT)
+        window.remember([submission(n, at_ms=now_ms)], ENTRY)
         received.append(now_ms)
         horizon_ms = now_ms - window.effective_ms(now_ms)
         for old, at_ms in enumerate(received):
@@ -194,7 +195,32 @@ def test_one_bucket_may_hold_more_than_the_most() -> None:
     """Forgetting what came this instant would be no window at all."""
     window = Window(WindowPolicy(800, 800, max_ids=5))
     for n in range(20):
-        window.remember(submission(n), AT)
+        window.remember([submission(n)], ENTRY)
 
     assert len(window) == 20
     assert window.evicted_early == 0
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(-900, 900)), max_size=6), max_size=8)
+)
+def test_an_entry_is_remembered_as_its_events_one_by_one(
+    entries: list[list[tuple[int, int]]],
+) -> None:
+    """Also where it holds a digest twice, or events of different buckets."""
+    whole, single = Window(POLICY), Window(POLICY)
+    numbers = count()
+    for seq, entry in enumerate(entries):
+        submissions = [
+            submission(next(numbers), digest=digest, at_ms=NOW_MS + at_ms, identity=Identity.EXACT)
+            for digest, at_ms in entry
+        ]
+        whole.remember(submissions, (3, 1, 7, seq))
+        for each in submissions:
+            single.remember([each], (3, 1, 7, seq))
+    assert len(whole) == len(single)
+    for digest in range(5):
+        for at_ms in range(-1700, 1700, 100):
+            asked = submission(99, digest=digest, at_ms=NOW_MS + at_ms, identity=Identity.EXACT)
+            found, expected = whole.find(asked), single.find(asked)
+            assert (found and found.event_id) == (expected and expected.event_id)
