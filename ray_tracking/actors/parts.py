@@ -60,12 +60,12 @@ class _Works:
 
     def __init__(self, part: Shard | Writer) -> None:
         self._part = part
+        garbage.settle()
         self._first_start = asyncio.create_task(_try_to_start(part))
 
     async def start(self) -> None:
         """Return when it works."""
         await self._part.start()
-        garbage.settle()
 
     async def status(self) -> dict[str, Any]:
         """Figures for health and stats."""
