@@ -35,7 +35,9 @@ def main(env: Mapping[str, str]) -> int:
     others use; ``CHAOS_PRODUCT``, a directory with another ``ray_tracking``;
     ``CHAOS_BROKEN=0`` leaves out the products with a bug.
     """
-    # Whoever ends the suite wants its servers and disks ended too.
+    # Whoever ends the suite wants its servers and disks ended too; a shell starts what runs in
+    # the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     seed = int(env.get("CHAOS_SEED") or secrets.randbelow(1 << 32))
     seconds = float(env.get("CHAOS_SECONDS") or 600)
