@@ -39,7 +39,7 @@ Found = dict[str, list[dict[str, float]]]
               help="priority: opens that wait.")  # fmt: skip
 @click.option("--overload-seconds", "overload_s", type=click.FloatRange(1), default=60)
 @click.option("--outage-seconds", "outage_s", type=click.FloatRange(1), default=60,
-              help="Of each server.")  # fmt: skip
+              help="Of Redis; of Postgres five times as long.")  # fmt: skip
 @click.option("--memory-seconds", "memory_s", type=click.FloatRange(30), default=900)
 @click.option("--rate", type=click.FloatRange(1), default=500,
               help="outage, memory: requests per second.")  # fmt: skip

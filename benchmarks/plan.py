@@ -16,7 +16,7 @@ class Plan:
         connections: How many a closed loop sends over.
         backlog: Opens that wait while bounces overtake them.
         overload_s: How long more is offered than can be taken.
-        outage_s: How long each server is away.
+        outage_s: How long Redis is away; Postgres is away five times as long.
         memory_s: How long memory is watched.
         rate: Requests per second of a steady load.
     """
