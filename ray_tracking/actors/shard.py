@@ -162,7 +162,10 @@ class Shard:
 
     async def _take_over(self) -> None:
         assignment = await self._log.assignment()
-        shards = assignment.shards if assignment else {}
+        if assignment is None:
+            # Emptied, or replaced: the supervisor says again who owns what.
+            raise LogUnavailable("the log does not say who owns which partitions")
+        shards = assignment.shards
         owned = shards.get(self._config.name, [])
         floor_ms = await self._upkeep.begin([n for owned in shards.values() for n in owned])
         stored = await self._positions.read()

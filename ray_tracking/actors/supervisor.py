@@ -28,6 +28,7 @@ from ray_tracking.sources.keys import read_keys
 from ray_tracking.stores import database, log_setup
 from ray_tracking.stores.embedded import EmbeddedServers
 from ray_tracking.stores.log import EventLog
+from ray_tracking.stores.log_setup import LogIdentity
 
 _WATCH_EVERY_S = 0.5
 _ANSWER_WITHIN_S = 2.0
@@ -105,6 +106,7 @@ class Supervisor:
             for index in range(settings.shard_count)
         }
         await log_setup.assign(self._log.redis, settings.redis_prefix, owned)
+        self._tasks.append(asyncio.create_task(self._keep_log(identity, owned)))
         self._shards, self._writers = plan(settings, owned, database_url, redis_url)
         await self._start_parts()
         self._runtime = Runtime(
@@ -178,6 +180,17 @@ class Supervisor:
             except StartError as error:
                 log.error("embedded servers", reason=str(error))
                 await asyncio.sleep(_WATCH_EVERY_S)
+
+    async def _keep_log(self, identity: LogIdentity, owned: dict[str, list[int]]) -> None:
+        """Without what stands beside the log, no shard begins to work again."""
+        assert self._log is not None
+        while True:
+            await asyncio.sleep(_WATCH_EVERY_S)
+            try:
+                if await self._log.put_back(identity, owned):
+                    log.error("the event log was emptied, replaced, or set back")
+            except (LogUnavailable, StartError) as error:
+                log.debug("log not looked after", reason=str(error))
 
     async def _prepare_database(self, url: str) -> None:
         """The schema; a successor does not need Postgres to be there."""

@@ -33,7 +33,14 @@ from ray_tracking.pipeline.append import (
     next_epoch,
 )
 from ray_tracking.pipeline.spooling import SpoolReport, decode_reports, encode_report
-from ray_tracking.stores.log_setup import Assignment, read_assignment
+from ray_tracking.stores.log_setup import (
+    Assignment,
+    LogIdentity,
+    assign,
+    identify,
+    is_identified,
+    read_assignment,
+)
 from ray_tracking.stores.wire import Wire
 
 #: How much of a stream is read at a time, looking back.
@@ -242,6 +249,36 @@ class EventLog:
         """Which shard owns which partitions."""
         with _answering():
             return await read_assignment(self.redis, self.prefix)
+
+    async def put_back(self, identity: LogIdentity, shards: dict[str, list[int]]) -> bool:
+        """
+        Write what stands beside the log again, if it is not as it was: the log was emptied,
+        replaced, or set back.
+
+        Args:
+            identity: What the log was made with.
+            shards: Who owns which partitions.
+
+        Returns:
+            Whether it was not.
+
+        Raises:
+            LogUnavailable: The server does not answer.
+            StartError: This log was made for another number of partitions.
+        """
+        with _answering():
+            current = await read_assignment(self.redis, self.prefix)
+            there = await is_identified(self.redis, self.prefix)
+            if there and current is not None and current.shards == shards:
+                return False
+            await identify(
+                self.redis,
+                self.prefix,
+                partitions=identity.partitions,
+                secret=identity.secret,
+            )
+            await assign(self.redis, self.prefix, shards)
+            return True
 
     async def gaps(self) -> dict[int, str]:
         """Partitions in which a reader found entries missing, and what it found."""

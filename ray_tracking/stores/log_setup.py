@@ -113,6 +113,11 @@ async def identify(redis: Redis, prefix: str, *, partitions: int, secret: bytes)
     return identity
 
 
+async def is_identified(redis: Redis, prefix: str) -> bool:
+    """Whether the log says what it was made with."""
+    return bool(await redis.exists(f"{prefix}meta"))
+
+
 async def read_assignment(redis: Redis, prefix: str) -> Assignment | None:
     """The assignment in force, or None before the first."""
     raw = await redis.get(f"{prefix}assignment")

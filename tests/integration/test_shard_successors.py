@@ -10,9 +10,12 @@ import pytest
 from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.pipeline.append import EntryId, Kind
 from ray_tracking.pipeline.rate import RatePolicy
+from ray_tracking.stores.log import EventLog
+from ray_tracking.stores.log_setup import LogIdentity
 from tests.support.proxy import Fault
 from tests.support.shards import (
     ACCEPTED,
+    AWAY,
     DUPLICATE,
     LIMITED,
     UNAVAILABLE,
@@ -227,3 +230,34 @@ async def test_a_log_that_is_ahead_of_the_rows_counts_for_itself(stack: Stack) -
 
     successor = await stack.shard()
     assert (await successor.status())["totals"] == {"high": 0, "normal": 5, "parked": 0}
+
+
+async def test_an_emptied_log_is_put_in_order_and_its_loss_is_found(stack: Stack) -> None:
+    """``FLUSHALL``: nothing is acknowledged into a void, and new events are safe again."""
+    owner = await stack.shard()
+    scribe = await stack.writer()
+    event = stack.event()
+    await owner.submit(event)
+    await eventually(lambda: _has_rows(stack, 1))
+    await stack.empty_log()
+
+    assert verdicts(await owner.submit(stack.event())) == [UNAVAILABLE]
+    assert owner.died
+    successor = await stack.shard(assign=False, start=False)
+    assert verdicts(await successor.submit(stack.event())) == [AWAY]
+    identity, shards = LogIdentity(stack.partitions, b"x" * 16), {"shard-0": list(range(4))}
+    log = EventLog(stack.redis_url, stack.prefix)
+    try:
+        assert await log.put_back(identity, shards)
+        assert not await log.put_back(identity, shards)
+    finally:
+        await log.close()
+
+    late = stack.event(campaignId=stack.campaign_in(event.partition))
+    assert verdicts(await successor.submit(late)) == [ACCEPTED]
+    assert "belongs" in str(await eventually(scribe.trouble))
+    assert await stack.count() == 1
+
+
+async def _has_rows(stack: Stack, number: int) -> bool:
+    return await stack.count() == number

@@ -305,6 +305,7 @@ class Stack:
         max_buffered_events: int = 10_000,
         max_log_bytes: int = 2**32,
         clock: Clock | None = None,
+        assign: bool = True,
         **policy: Any,
     ) -> Owner:
         """
@@ -314,7 +315,8 @@ class Stack:
         it is, to be killed or to go on as a zombie.
         """
         self._assigned[name] = list(range(self.partitions) if partitions is None else partitions)
-        await log_setup.assign(self.redis, self.prefix, self._assigned)
+        if assign:
+            await log_setup.assign(self.redis, self.prefix, self._assigned)
         owner = Owner(
             ShardConfig(
                 name=name,
@@ -479,6 +481,10 @@ class Stack:
                     raw = entry.header.event_ids
                     ids += [raw[at : at + 16] for at in range(0, len(raw), 16)]
         return ids
+
+    async def empty_log(self) -> None:
+        """All of Redis that is ours, gone at once."""
+        await self.redis.delete(*await self.redis.keys(f"{self.prefix}*"))
 
     async def report_spool(self, spool_id: str) -> None:
         """As the process does that has a spool, before anything is in it."""
