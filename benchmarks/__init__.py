@@ -9,8 +9,8 @@ generator shares the machine with what it measures, for the figures and the ceil
 alike.
 
 Every bench runs the real service and asks it over its public interface. Those of speed take
-turns on one service; those of bad days (``overload``, ``outage``) and of long ones
-(``memory``) have a service of their own.
+turns on one service; ``latency``, those of bad days (``overload``, ``outage``) and of long
+ones (``memory``) have a service of their own.
 
 To add a bench: a module with ``FIGURES`` and an async ``run`` that returns their values, of a
 ``Lab`` or, with a service of its own, of the ``Plan``; and its name in

@@ -20,7 +20,7 @@ from ray_tracking.settings import Settings
 #: These share a service and take turns, so that a bad minute does not fall on one alone.
 IN_TURNS = ("single", "batch", "cpu", "failover", "priority")
 #: These take longer and have a service of their own, once each.
-ALONE = ("overload", "outage", "memory")
+ALONE = ("latency", "overload", "outage", "memory")
 
 _DRAIN_S = 30
 
