@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from ray_tracking.actors.parts import Part, instance_name, plan, retire_others
+from ray_tracking.actors.parts import Part, instance_name, keep_spare, plan, retire_others
 from ray_tracking.errors import LogUnavailable, StartError
 from ray_tracking.pipeline.level import Level, LevelGauge, LevelPolicy
 from ray_tracking.pipeline.overview import LastSaid, Overview, ReplicaReport, overview
@@ -31,6 +31,7 @@ from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.log_setup import LogIdentity
 
 _WATCH_EVERY_S = 0.5
+_SPARE_EVERY_S = 5.0
 _ANSWER_WITHIN_S = 2.0
 #: A replica that has said nothing for so long is gone.
 _REPORT_FOR_S = 5.0
@@ -118,6 +119,7 @@ class Supervisor:
             redis_url,
         )
         self._tasks.append(asyncio.create_task(self._watch_loop()))
+        self._tasks.append(asyncio.create_task(self._spare_loop()))
         log.info("started", data_dir=str(settings.data_dir), shards=settings.shard_count)
 
     async def _start_parts(self) -> None:
@@ -213,6 +215,11 @@ class Supervisor:
             if changed := self._gauge.update(self.overview().backlog):
                 old, new = changed
                 log.warning("backpressure_changed", old_level=old.value, new_level=new.value)
+
+    async def _spare_loop(self) -> None:
+        while True:
+            await keep_spare()
+            await asyncio.sleep(_SPARE_EVERY_S)
 
     def overview(self) -> Overview:
         """The whole in figures, as the parts last gave them."""
