@@ -150,7 +150,8 @@ class _Called(_Frames):
         except Exception as error:
             log.exception("call failed")
             done, answer = _FAILED, repr(error).encode()
-        self.send(number, done, answer)
+        if not self.transport.is_closing():  # the caller may have given up
+            self.send(number, done, answer)
 
 
 class CallClient(_Frames):

@@ -18,6 +18,7 @@ from ray_tracking.actors.calls import CallClient, Endpoint
 from ray_tracking.errors import Unavailable
 
 NAMESPACE = "ray_tracking"
+_CONNECT_WITHIN_S = 2.0
 #: The methods of a shard that are called over its socket, by index.
 SUBMIT, DRAIN_SPOOL = range(2)
 
@@ -83,8 +84,14 @@ class ShardClients:
         return await connection.call(method, blob)
 
     async def _connect(self, shard: int) -> CallClient:
-        endpoint: Endpoint = await self._call(shard, "endpoint")
-        return await CallClient.connect(endpoint)
+        try:
+            # A call to an actor that Ray is just starting again may never be answered.
+            async with asyncio.timeout(_CONNECT_WITHIN_S):
+                endpoint: Endpoint = await self._call(shard, "endpoint")
+                return await CallClient.connect(endpoint)
+        except TimeoutError:
+            self._handles.pop(shard, None)
+            raise Unavailable(f"shard {shard} does not say where it is") from None
 
     async def _call(self, shard: int, method: str, *args: Any) -> Any:
         try:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 import uvloop
 
 from ray_tracking.actors.calls import CallClient, CallFailed, CallServer, Endpoint
@@ -95,6 +96,22 @@ async def test_who_gives_up_gives_up_the_connection(client: CallClient, served: 
     with pytest.raises(Unavailable):
         await other
     assert client.lost
+
+
+async def test_an_answer_that_nobody_waits_for_hurts_nobody(served: Served) -> None:
+    """The server goes on, and says nothing of it."""
+    gone = await CallClient.connect(served.endpoint)
+    under_way = asyncio.create_task(gone.call(WAIT, b""))
+    await served.waiting.wait()
+    gone.close()
+    with pytest.raises(Unavailable):
+        await under_way
+    served.released.set()
+    client = await CallClient.connect(served.endpoint)
+    with structlog.testing.capture_logs() as logs:
+        assert await client.call(ECHO, b"ab") == b"ba"
+    client.close()
+    assert logs == []
 
 
 @pytest.mark.parametrize("token", [b"", b"x" * 31, b"x" * 32, b"GET / HTTP/1.1\r\n\r\n" * 4])
