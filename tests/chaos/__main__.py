@@ -23,6 +23,8 @@ from tests.chaos.stage import fresh_target
 FLAVOURS = ("embedded", "outside", "clock")
 RESULTS = Path(__file__).parent / "results"
 _say = partial(print, flush=True)
+#: Not empty when somebody has said so.
+_enough: list[bool] = []
 
 
 def main(env: Mapping[str, str]) -> int:
@@ -33,12 +35,10 @@ def main(env: Mapping[str, str]) -> int:
     and ``CHAOS_FLAVOURS``, names (flavour ``none``: only the products with a bug);
     ``CHAOS_PATIENCE``, how much longer than promised everything may take on a machine that
     others use; ``CHAOS_PRODUCT``, a directory with another ``ray_tracking``;
-    ``CHAOS_BROKEN=0`` leaves out the products with a bug.
+    ``CHAOS_BROKEN=0`` leaves out the products with a bug. Ctrl-C ends it early.
     """
-    # Whoever ends the suite wants its servers and disks ended too; a shell starts what runs in
-    # the background with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     seed = int(env.get("CHAOS_SEED") or secrets.randbelow(1 << 32))
     seconds = float(env.get("CHAOS_SECONDS") or 600)
     flavours = _list(env.get("CHAOS_FLAVOURS")) or list(FLAVOURS)
@@ -51,21 +51,24 @@ def main(env: Mapping[str, str]) -> int:
     if unknown := set(names) - set(ALL):
         _say(f"no such faults: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
         return 2
-    reports = [
-        asyncio.run(campaign(flavour, seed, seconds / len(flavours), names, env))
-        for flavour in flavours
-    ]
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    file = RESULTS / f"{stamp}-{seed}.json"
+    reports: list[Report] = []
+    for flavour in flavours:
+        if not _enough:
+            share_s = seconds / len(flavours)
+            reports.append(asyncio.run(campaign(flavour, seed, share_s, names, env)))
+            report.save(reports, file)  # whatever becomes of the others
     unseen = []
     if env.get("CHAOS_BROKEN") != "0":
-        for bug in broken.BREAKS:
+        for bug in broken.BREAKS if not _enough else ():
             source, patience = _product(env), _patience(env)
             if not asyncio.run(broken.is_seen(bug, seed, _say, source, patience)):
                 unseen.append(bug.name)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     _say(report.text(reports))
     for name in unseen:
         _say(f"THE JUDGE IS BLIND: {name}")
-    _say(str(report.save(reports, RESULTS / f"{stamp}-{seed}.json")))
+    _say(str(file))
     return 1 if unseen or any(each.violations for each in reports) else 0
 
 
@@ -77,12 +80,21 @@ async def campaign(
         _say(f"{flavour}: in {target.root}")
         running = Campaign(target, seed, Rates(), _say, _patience(env))
         await running.open()
-        await running.rounds(running.choose(names), time.monotonic() + seconds)
+        until_s = time.monotonic() + seconds
+        await running.rounds(running.choose(names), until_s, lambda: bool(_enough))
         found = await running.close()
         if found.violations:
             found.figures["kept"] = str(target.root)
             report.save([found], target.root / "report.json")
         return found
+
+
+def _stop(*_: object) -> None:
+    """At first, strike no more and judge what there is; then, at once."""
+    if _enough:
+        raise KeyboardInterrupt
+    _say("no more faults; once more ends it without a verdict")
+    _enough.append(True)
 
 
 def _product(env: Mapping[str, str]) -> Path | None:

@@ -134,11 +134,13 @@ class Campaign:
                 chosen.append(fault)
         return chosen
 
-    async def rounds(self, faults: Sequence[Fault], until_s: float) -> None:
+    async def rounds(
+        self, faults: Sequence[Fault], until_s: float, enough: Callable[[], bool]
+    ) -> None:
         """Faults until then: each once alone, then at random, alone and in pairs."""
         first = list(faults)
         self._random.shuffle(first)
-        while time.monotonic() < until_s:
+        while time.monotonic() < until_s and not enough():
             await self.round([first.pop()] if first else self._draw(faults))
             await asyncio.sleep(self._random.uniform(0, _PAUSE_S))
 
