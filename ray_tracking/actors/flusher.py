@@ -126,8 +126,11 @@ class Flusher:
     async def _find_refused(
         self, moves: list[Move], letters: Mapping[Place, Refusal], refused: StoreRefused
     ) -> dict[Place, Refusal]:
-        """The rows of a refused flush that are refused alone."""
+        """The rows of a refused flush that are refused alone, where the rest goes through."""
         rows = [place for place in places(moves) if place not in letters]
+        if await self._try(moves, letters, []) is not None:
+            # A table of letters that refuses them, say: then every row would seem at fault.
+            return {}
         # One that was alone in the flush has failed alone.
         reasons = {0: Refusal(refused.reason, refused.sqlstate)}
         search = failing(len(rows))

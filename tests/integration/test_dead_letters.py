@@ -263,6 +263,31 @@ async def test_a_letter_and_its_position_are_one_transaction(stack: Stack) -> No
     assert await books(stack) == {"rows": 2, "dead": 1}
 
 
+async def test_no_row_is_blamed_for_what_fails_without_it(stack: Stack) -> None:
+    """The table of letters refuses three of them, whichever: the others still become rows."""
+    await stack.sql("CREATE SEQUENCE refusals")
+    await stack.sql(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('refusals') <= 3 THEN
+                RAISE EXCEPTION 'shut' USING ERRCODE = 'check_violation';
+            END IF;
+            RETURN NEW;
+        END $$
+        """
+    )
+    await stack.sql(
+        "CREATE TRIGGER shut BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    owner = await stack.shard()
+    await submit(owner, stack.event(), broken(stack, "a NUL"), stack.event())
+
+    await stack.writer()
+    await eventually(lambda: is_stored(stack, 2, 1))
+    assert await books(stack) == {"rows": 2, "dead": 1}
+
+
 # -- sending it again ----------------------------------------------------------------
 
 
