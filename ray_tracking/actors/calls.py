@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import secrets
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import structlog
@@ -29,6 +31,8 @@ _TOKEN_BYTES = 32
 _HEAD = struct.Struct("<IIB")
 #: Codes of an answer; that of a question is the index of its method.
 _DONE, _FAILED = 0, 1
+#: The number of what is said when the token was right; the calls have the numbers behind it.
+_HELLO = 0
 
 log = structlog.get_logger("ray_tracking.calls")
 
@@ -79,6 +83,21 @@ class _Frames(asyncio.Protocol):
         raise NotImplementedError
 
 
+def _read_endpoint(file: Path | None, host: str) -> Endpoint | None:
+    """What a predecessor wrote; None where it was on another address, or its disk was full."""
+    try:
+        known_host, port, token = json.loads(file.read_text()) if file else (None, 0, "")
+        return Endpoint(host, port, bytes.fromhex(token)) if known_host == host else None
+    except (OSError, ValueError):
+        return None
+
+
+def _keep_endpoint(file: Path, endpoint: Endpoint) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(json.dumps([endpoint.host, endpoint.port, endpoint.token.hex()]))
+
+
 class CallServer:
     """
     Answers calls.
@@ -93,11 +112,32 @@ class CallServer:
         self._server: asyncio.Server | None = None
         self._connections: set[_Called] = set()
 
-    async def start(self, host: str) -> Endpoint:
-        """Listen on a free port of this address."""
+    async def start(self, host: str, file: Path | None = None) -> Endpoint:
+        """
+        Listen on a port of this address: where a predecessor did, if that is free again, so
+        that its callers find us without asking anybody.
+
+        Args:
+            host: The address.
+            file: Where its port and token are kept; None for a new one each time.
+        """
+        before = _read_endpoint(file, host)
+        if before is not None:
+            self._token = before.token
+        try:
+            port = await self._listen(host, before.port if before else 0)
+        except OSError:
+            port = await self._listen(host, 0)
+        endpoint = Endpoint(host, port, self._token)
+        if file is not None and endpoint != before:
+            _keep_endpoint(file, endpoint)
+        return endpoint
+
+    async def _listen(self, host: str, port: int) -> int:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, host, 0)
-        return Endpoint(host, self._server.sockets[0].getsockname()[1], self._token)
+        self._server = await loop.create_server(self._connection, host, port)
+        found: int = self._server.sockets[0].getsockname()[1]
+        return found
 
     async def close(self) -> None:
         """Listen no more, and drop every connection."""
@@ -137,6 +177,7 @@ class _Called(_Frames):
             self._known = True
             del self._buffer[:_TOKEN_BYTES]
             data = b""
+            self.send(_HELLO, _DONE, b"")
         super().data_received(data)
 
     def frame(self, number: int, code: int, payload: bytes) -> None:
@@ -159,14 +200,14 @@ class CallClient(_Frames):
 
     def __init__(self) -> None:
         super().__init__()
-        self._next_number = 0
+        self._next_number = _HELLO
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self.lost = False
 
     @classmethod
     async def connect(cls, endpoint: Endpoint) -> CallClient:
         """
-        Open a connection.
+        Open a connection, and hear that the right one is there and awake.
 
         Raises:
             Unavailable: If nobody is there.
@@ -176,7 +217,9 @@ class CallClient(_Frames):
             _, client = await loop.create_connection(cls, endpoint.host, endpoint.port)
         except OSError as error:
             raise Unavailable(f"no connection to {endpoint.host}:{endpoint.port}") from error
+        hello = client._expect()
         client.transport.write(endpoint.token)
+        await client._answer(_HELLO, hello)
         return client
 
     async def call(self, method: int, payload: bytes) -> bytes:
@@ -191,10 +234,17 @@ class CallClient(_Frames):
         if self.lost:
             raise Unavailable("the connection was lost")
         number = self._next_number
-        self._next_number = (number + 1) & 0xFFFF_FFFF
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
+        answer = self._expect()
         self.send(number, method, payload)
+        return await self._answer(number, answer)
+
+    def _expect(self) -> asyncio.Future[bytes]:
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[self._next_number] = answer
+        self._next_number = (self._next_number + 1) & 0xFFFF_FFFF
+        return answer
+
+    async def _answer(self, number: int, answer: asyncio.Future[bytes]) -> bytes:
         try:
             return await answer
         except asyncio.CancelledError:

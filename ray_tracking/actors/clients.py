@@ -19,6 +19,7 @@ from ray_tracking.errors import Unavailable
 
 NAMESPACE = "ray_tracking"
 _CONNECT_WITHIN_S = 2.0
+_AGAIN_S = 0.05
 #: The methods of a shard that are called over its socket, by index.
 SUBMIT, DRAIN_SPOOL = range(2)
 
@@ -35,6 +36,8 @@ class ShardClients:
         self._names = names
         self._handles: dict[int, Any] = {}
         self._connections: dict[int, asyncio.Task[CallClient]] = {}
+        #: Where each shard was found last.
+        self._endpoints: dict[int, Endpoint] = {}
 
     async def submit(self, shard: int, blob: bytes) -> bytes:
         """
@@ -84,14 +87,28 @@ class ShardClients:
         return await connection.call(method, blob)
 
     async def _connect(self, shard: int) -> CallClient:
+        # Ray hears of a new start a second after it, and may never answer what it was asked
+        # meanwhile; mostly the shard is where it was.
+        ways = [asyncio.create_task(self._connect_by_ray(shard))]
+        if (known := self._endpoints.get(shard)) is not None:
+            ways.append(asyncio.create_task(_connect_again(known)))
         try:
-            # A call to an actor that Ray is just starting again may never be answered.
             async with asyncio.timeout(_CONNECT_WITHIN_S):
-                endpoint: Endpoint = await self._call(shard, "endpoint")
-                return await CallClient.connect(endpoint)
+                done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                for way in done:
+                    return way.result()
         except TimeoutError:
             self._handles.pop(shard, None)
-            raise Unavailable(f"shard {shard} does not say where it is") from None
+        finally:
+            for way in ways:
+                way.cancel()
+        raise Unavailable(f"shard {shard} does not say where it is")
+
+    async def _connect_by_ray(self, shard: int) -> CallClient:
+        endpoint: Endpoint = await self._call(shard, "endpoint")
+        connection = await CallClient.connect(endpoint)
+        self._endpoints[shard] = endpoint
+        return connection
 
     async def _call(self, shard: int, method: str, *args: Any) -> Any:
         try:
@@ -115,6 +132,15 @@ class ShardClients:
             for successor in actor_names(name.rpartition("-")[0]):
                 return ray.get_actor(successor, NAMESPACE)
             raise
+
+
+async def _connect_again(endpoint: Endpoint) -> CallClient:
+    """Return as soon as somebody is there."""
+    while True:
+        try:
+            return await CallClient.connect(endpoint)
+        except Unavailable:
+            await asyncio.sleep(_AGAIN_S)
 
 
 def _is_lost(opening: asyncio.Task[CallClient]) -> bool:

@@ -90,7 +90,8 @@ class ShardActor(_Works):
         super().__init__(shard)
         # In the order of actors.clients.
         server = CallServer([shard.submit, shard.drain_spool])
-        self._listening = asyncio.create_task(server.start(ray.util.get_node_ip_address()))
+        file = config.clock_dir / "calls" / config.name if config.clock_dir else None
+        self._listening = asyncio.create_task(server.start(ray.util.get_node_ip_address(), file))
 
     async def endpoint(self) -> Endpoint:
         """Where events are taken."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -129,7 +131,7 @@ async def test_a_frame_that_is_too_large_ends_the_connection(served: Served) -> 
     reader, writer = await asyncio.open_connection(served.endpoint.host, served.endpoint.port)
     writer.write(served.endpoint.token + struct.pack("<IIB", 0xFFFF_FFFF, 1, ECHO))
     with contextlib.suppress(ConnectionError):
-        assert await reader.read() == b""
+        assert await reader.read() == struct.pack("<IIB", 0, 0, 0)  # hello, and no more
     writer.close()
 
 
@@ -144,3 +146,50 @@ def test_it_is_the_same_on_the_loop_of_ray() -> None:
             await served.server.close()
 
     assert uvloop.run(go()) == b"ba"
+
+
+async def test_a_successor_listens_where_its_predecessor_did(tmp_path: Path) -> None:
+    """Its callers find it there without asking anybody."""
+    file = tmp_path / "calls" / "shard-0"
+    first, second = Served(), Served()
+    endpoint = await first.server.start("127.0.0.1", file)
+    await first.server.close()
+
+    assert await second.server.start("127.0.0.1", file) == endpoint
+    client = await CallClient.connect(endpoint)
+    assert await client.call(ECHO, b"ab") == b"ba"
+    client.close()
+    await second.server.close()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_where_a_predecessor_still_listens_a_successor_takes_another_port(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "shard-0"
+    servers = [Served().server for _ in range(3)]
+    first, second = [await server.start("127.0.0.1", file) for server in servers[:2]]
+    assert first.port != second.port
+    await servers[1].close()
+    assert await servers[2].start("127.0.0.1", file) == second
+    for server in servers:
+        await server.close()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '["127.0.0.1", 1, "zz"]', '["127.0.0.9", 1, "00"]'])
+async def test_a_file_that_cannot_be_read_is_written_anew(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "shard-0"
+    file.write_text(text)
+    served = Served()
+    endpoint = await served.server.start("127.0.0.1", file)
+    client = await CallClient.connect(endpoint)
+    client.close()
+    await served.server.close()
+    assert str(endpoint.port) in file.read_text()
+
+
+async def test_somebody_else_on_that_port_is_not_taken_for_it() -> None:
+    """Who does not say hello is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await CallClient.connect(Endpoint(*silent.getsockname(), b"x" * 32))
