@@ -173,13 +173,14 @@ class Spooler:
     async def _drain_loop(self) -> None:
         attempt = 0
         while True:
+            # Before looking: what comes while an empty one is let go must be seen.
+            self._filled.clear()
             filled = [spool for spool in self._spools if not spool.is_empty]
             for spool in [s for s in self._spools if s is not self._own and s.is_empty]:
                 self._spools.remove(spool)
                 await self._let_go(spool)
             if not filled:
                 attempt = 0
-                self._filled.clear()
                 await self._filled.wait()
                 continue
             moved = [await self._drain_some(spool) for spool in filled]

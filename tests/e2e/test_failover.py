@@ -67,5 +67,6 @@ def test_a_killed_supervisor_changes_nothing_for_events(service: Service) -> Non
             return answer.body["overall"] == "healthy"
 
         eventually(healthy_again, 30, "a new supervisor reports")
-    assert [answer for _, answer in sender.answers if answer.status != 202] == []
+    # 429: on a fast machine the sender is over its campaign's rate.
+    assert [answer for _, answer in sender.answers if answer.status not in (202, 429)] == []
     assert_each_is_one_row(service, sender)

@@ -171,6 +171,25 @@ async def test_an_orphan_is_adopted_and_drained(cut: Cut) -> None:
     await eventually(forgotten)
 
 
+async def test_an_orphan_is_drained_that_was_adopted_while_an_empty_one_was_let_go(
+    cut: Cut,
+) -> None:
+    """Its coming is not overlooked meanwhile."""
+    await cut.cut()
+    assert (await cut.open("behind")).status == 202
+    spooler = cut.service.ports.spooler
+    assert spooler is not None
+    await spooler.close()
+    for number in range(4):
+        empty = cut.directory / f"{number:032x}"  # adopted in order
+        empty.mkdir()
+        (empty / "lock").touch()
+
+    await cut.network.accept()
+    await cut.stack.service(spool=cut.directory)
+    await eventually(lambda: cut.rows("behind"), 20)
+
+
 async def test_a_full_spool_is_a_503_and_never_a_2xx(stack: Stack, tmp_path: Path) -> None:
     network, url = await stack.valkey_proxy()
     await stack.shard(redis_url=url)
