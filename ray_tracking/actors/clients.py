@@ -94,15 +94,18 @@ class ShardClients:
             ways.append(asyncio.create_task(_connect_again(known)))
         try:
             async with asyncio.timeout(_CONNECT_WITHIN_S):
-                done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                for way in done:
-                    return way.result()
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             self._handles.pop(shard, None)
+            raise Unavailable(f"shard {shard} does not say where it is") from None
         finally:
             for way in ways:
-                way.cancel()
-        raise Unavailable(f"shard {shard} does not say where it is")
+                way.cancel()  # which closes what it was opening
+        opened, *others = sorted((way for way in ways if way.done()), key=_is_lost)
+        for other in others:
+            if not _is_lost(other):
+                other.result().close()
+        return opened.result()
 
     async def _connect_by_ray(self, shard: int) -> CallClient:
         endpoint: Endpoint = await self._call(shard, "endpoint")
