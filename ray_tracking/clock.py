@@ -50,6 +50,28 @@ def node_clock(directory: Path) -> Clock:
     return _ahead_of_monotonic(int(os.pread(file, 32, 0)))
 
 
+class ClockSteps:
+    """
+    Notices when somebody sets the wall clock back.
+
+    Args:
+        least_s: A step of less is none: the two clocks are not read at the same instant.
+    """
+
+    def __init__(self, least_s: float = 1.0) -> None:
+        self._least_ns = int(least_s * 1e9)
+        self._offset_ns = _offset_ns()
+
+    def back_s(self) -> float:
+        """Seconds that the wall clock was set back by since this was last said; mostly 0."""
+        offset_ns = _offset_ns()
+        back_ns = self._offset_ns - offset_ns
+        if -self._least_ns < back_ns < self._least_ns:
+            return 0.0
+        self._offset_ns = offset_ns
+        return max(0.0, back_ns / 1e9)
+
+
 def _offset_ns() -> int:
     return time.time_ns() - time.monotonic_ns()
 

@@ -40,6 +40,8 @@ from ray_tracking.settings import Settings
 PROTOCOL = 1
 _ANSWER_WITHIN_S = 2.0
 _SPARE_WITHIN_S = 30.0
+#: As Serve names it (``ray/serve/_private/constants.py``), whose import would take a shard a second.
+_SERVE_CONTROLLER = "SERVE_CONTROLLER_ACTOR", "serve"
 #: Replaced after so many unanswered questions in a row.
 _PATIENCE = 3
 
@@ -279,6 +281,18 @@ def retire_others(instance: str, wanted: Iterable[Part]) -> None:
         if name not in names:
             log.info("retiring an actor of an earlier generation", actor=name)
             _kill(name)
+
+
+def restart_controller() -> None:
+    """
+    Let Serve's controller begin anew, as it does after a crash; nothing that it runs stops.
+
+    It times its looks at the replicas by the wall clock, so that after a step back it sees none
+    that dies for as long as the step was (``_should_start_new_health_check`` in Ray's
+    ``serve/_private/deployment_state.py``).
+    """
+    with contextlib.suppress(ValueError):
+        ray.kill(ray.get_actor(*_SERVE_CONTROLLER), no_restart=False)
 
 
 def admission_policy(settings: Settings) -> AdmissionPolicy:

@@ -18,7 +18,15 @@ from typing import Any
 
 import structlog
 
-from ray_tracking.actors.parts import Part, instance_name, keep_spare, plan, retire_others
+from ray_tracking.actors.parts import (
+    Part,
+    instance_name,
+    keep_spare,
+    plan,
+    restart_controller,
+    retire_others,
+)
+from ray_tracking.clock import ClockSteps
 from ray_tracking.errors import LogUnavailable, StartError
 from ray_tracking.pipeline.level import Level, LevelGauge, LevelPolicy
 from ray_tracking.pipeline.overview import LastSaid, Overview, ReplicaReport, overview
@@ -120,6 +128,7 @@ class Supervisor:
         )
         self._tasks.append(asyncio.create_task(self._watch_loop()))
         self._tasks.append(asyncio.create_task(self._spare_loop()))
+        self._tasks.append(asyncio.create_task(self._clock_loop()))
         log.info("started", data_dir=str(settings.data_dir), shards=settings.shard_count)
 
     async def _start_parts(self) -> None:
@@ -220,6 +229,14 @@ class Supervisor:
         while True:
             await keep_spare()
             await asyncio.sleep(_SPARE_EVERY_S)
+
+    async def _clock_loop(self) -> None:
+        steps = ClockSteps()
+        while True:
+            await asyncio.sleep(_WATCH_EVERY_S)
+            if back_s := steps.back_s():
+                log.warning("the wall clock was set back", seconds=round(back_s))
+                restart_controller()
 
     def overview(self) -> Overview:
         """The whole in figures, as the parts last gave them."""

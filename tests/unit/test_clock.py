@@ -77,3 +77,21 @@ def test_who_is_alone_reads_the_wall_clock_again(
 
 def test_the_directory_is_made(tmp_path: Path) -> None:
     assert clock.node_clock(tmp_path / "new" / "data")() == pytest.approx(wall_ms(), abs=5000)
+
+
+def test_a_step_back_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = clock.ClockSteps()
+    assert steps.back_s() == 0
+    set_wall_clock(monkeypatch, ahead_ms=-HOUR_MS)
+    assert steps.back_s() == pytest.approx(3600, abs=5)
+    assert steps.back_s() == 0
+
+
+def test_a_step_forward_is_none_back_but_the_way_from_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = clock.ClockSteps()
+    set_wall_clock(monkeypatch, ahead_ms=HOUR_MS)
+    assert steps.back_s() == 0
+    set_wall_clock(monkeypatch, ahead_ms=-HOUR_MS)
+    assert steps.back_s() == pytest.approx(3600, abs=5)
