@@ -40,7 +40,7 @@ from ray_tracking.settings import Settings
 PROTOCOL = 1
 _ANSWER_WITHIN_S = 2.0
 _SPARE_WITHIN_S = 30.0
-#: As Serve names it (``ray/serve/_private/constants.py``), whose import would take a shard a second.
+#: As ``ray/serve/_private/constants.py`` names it, whose import would take a shard a second.
 _SERVE_CONTROLLER = "SERVE_CONTROLLER_ACTOR", "serve"
 #: Replaced after so many unanswered questions in a row.
 _PATIENCE = 3
