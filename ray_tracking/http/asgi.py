@@ -5,6 +5,7 @@ answer. Starlette's Request, Response and routing are a third of their cost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +37,11 @@ class Refusal(Exception):
         self.headers = headers
 
 
+def overloaded(wait_s: float = 1.0) -> Refusal:
+    """What cannot be taken now; come again after so long."""
+    return Refusal(503, OVERLOADED, [(b"retry-after", str(math.ceil(wait_s)).encode())])
+
+
 class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
 
@@ -48,6 +54,12 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def announced_bytes(scope: Scope) -> int | None:
+    """How long the body will be, or None if nobody said so."""
+    announced = header(scope, b"content-length")
+    return int(announced) if announced is not None and announced.isdigit() else None
+
+
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """
     Read the whole body.
@@ -56,8 +68,8 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         PayloadTooLarge: As soon as it is known to be larger than the limit.
         ClientGone: If it never became complete.
     """
-    announced = header(scope, b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > limit_bytes:
+    announced = announced_bytes(scope)
+    if announced is not None and announced > limit_bytes:
         raise PayloadTooLarge(f"the body has {announced} bytes; the limit is {limit_bytes}")
     parts: list[bytes] = []
     size = 0
@@ -87,11 +99,11 @@ def held(room: Room, scope: Scope, limit_bytes: int) -> Iterator[None]:
     Raises:
         Refusal: 503, if there is no room now.
     """
-    announced = header(scope, b"content-length") or ""
-    length = min(int(announced), limit_bytes) if announced.isdigit() else limit_bytes
-    size_bytes = length * _BYTES_HELD_FOR_ONE
+    length = announced_bytes(scope)
+    size_bytes = limit_bytes if length is None else min(length, limit_bytes)
+    size_bytes *= _BYTES_HELD_FOR_ONE
     if not room.take(1, size_bytes):
-        raise Refusal(503, OVERLOADED, [(b"retry-after", b"1")])
+        raise overloaded()
     try:
         yield
     finally:

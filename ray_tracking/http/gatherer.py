@@ -133,8 +133,7 @@ class Gatherer:
         """
         size = len(submissions), sum(submission.size_bytes for submission in submissions)
         if not self.room.take(*size):
-            wait_s = self._drained.wait_s(self.room.events, _now_ms())
-            return [Outcome(Verdict.FULL, retry_after_s=wait_s)] * len(submissions)
+            return [Outcome(Verdict.FULL, retry_after_s=self.room_in_s())] * len(submissions)
         try:
             if len(submissions) == 1:
                 return await self._enqueue(submissions).future
@@ -142,6 +141,10 @@ class Gatherer:
         finally:
             self.room.leave(*size)
             self._drained.note(len(submissions), _now_ms())
+
+    def room_in_s(self) -> float:
+        """When what waits now has probably gone on to the shards: 1 to 30 seconds."""
+        return self._drained.wait_s(self.room.events, _now_ms())
 
     async def drain(self) -> None:
         """Return when every event has its outcome."""

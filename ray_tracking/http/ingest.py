@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from ray_tracking import failpoints
 from ray_tracking.errors import InvalidEvent, MalformedRequest
-from ray_tracking.http.asgi import Receive, Scope, Send, header, held, read_body, send_json
+from ray_tracking.events import EventType
+from ray_tracking.http.asgi import (
+    Receive,
+    Scope,
+    Send,
+    header,
+    held,
+    overloaded,
+    read_body,
+    send_json,
+)
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.gather import Verdict
@@ -88,7 +100,7 @@ class Ingest:
         """``POST /events/batch``: each item has its own fate."""
         ports = self._ports
         ports.access.require(scope, "ingest")
-        with held(ports.requests, scope, MAX_BATCH_BODY_BYTES):
+        with ports.turns.waiting(scope), held(ports.requests, scope, MAX_BATCH_BODY_BYTES):
             await self._batch(scope, receive, send)
 
     async def _batch(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,15 +109,29 @@ class Ingest:
         media = media_type(header(scope, b"content-type"), (JSON, NDJSON))
         key = _idempotency_key(scope)
         body = await read_body(scope, receive, MAX_BATCH_BODY_BYTES)
-        encoding = header(scope, b"content-encoding")
-        items = parse_batch(decompress(body, encoding, MAX_DECOMPRESSED_BYTES), media)
-        if not items:
-            error = InvalidEvent([("events", "must hold at least one event")])
-            await send_json(send, error.status, answer.invalid(error))
-            return
         report = answer.BatchReport(ports.settings.effective_idempotency_window_ms)
+        encoding = header(scope, b"content-encoding")
+        async with ports.turns.turn(len(body)):
+            items = parse_batch(decompress(body, encoding, MAX_DECOMPRESSED_BYTES), media)
+            if not items:
+                raise InvalidEvent([("events", "must hold at least one event")])
+            if not ports.gatherer.room.fits(len(items)):
+                raise overloaded(ports.gatherer.room_in_s())
+            places, submissions = await self._take_apart(items, key, report)
+        outcomes = await ports.intake.submit(submissions) if submissions else []
+        for (index, event_type), outcome in zip(places, outcomes, strict=True):
+            report.settle(index, event_type, outcome)
+        status, result, headers = report.answer((time.perf_counter() - started) * 1000)
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send_json(send, status, result, raw)
+
+    async def _take_apart(
+        self, items: Sequence[Any], key: str | None, report: answer.BatchReport
+    ) -> tuple[list[tuple[int, EventType]], list[Submission]]:
+        """The valid items as submissions, each with its place and type; the rest is reported."""
+        ports = self._ports
+        places: list[tuple[int, EventType]] = []
         submissions: list[Submission] = []
-        places = []
         event_ids, now_s = ports.mint_many(len(items))
         for index, item in enumerate(items):
             if index % _YIELD_EVERY == _YIELD_EVERY - 1:
@@ -120,12 +146,7 @@ class Ingest:
                 ports.router.route(event, event_ids[index], idempotency_key=item_key)
             )
             places.append((index, event.type))
-        outcomes = await ports.intake.submit(submissions) if submissions else []
-        for (index, event_type), outcome in zip(places, outcomes, strict=True):
-            report.settle(index, event_type, outcome)
-        status, result, headers = report.answer((time.perf_counter() - started) * 1000)
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await send_json(send, status, result, raw)
+        return places, submissions
 
 
 def _idempotency_key(scope: Scope) -> str | None:

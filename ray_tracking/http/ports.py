@@ -13,6 +13,7 @@ from ray_tracking.http.client_address import TrustedProxies
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.intake import Intake
 from ray_tracking.http.spooler import Spooler
+from ray_tracking.http.turns import Turns
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router, event_id, event_ids
 from ray_tracking.pipeline.validate import Rule
@@ -48,12 +49,14 @@ class Ports:
     intake: Intake = field(init=False)
     #: Requests with events that are being worked on.
     requests: Room = field(init=False)
+    turns: Turns = field(init=False)
     access: Access = field(init=False)
     proxies: TrustedProxies = field(init=False)
     _random: bytes = b""
 
     def __post_init__(self) -> None:
         self.requests = Room(self.settings.max_buffer_size, MAX_REQUEST_BYTES)
+        self.turns = Turns()
         self.intake = Intake(self.gatherer, self.spooler)
         self.access = Access(self.settings.api_keys)
         self.proxies = TrustedProxies(self.settings.trusted_proxies)

@@ -13,9 +13,9 @@ a random number: a step takes values (and ``now``) and returns values.
 
 Beside the path: ``rows`` (the binary form of a row), ``links`` (which URLs we
 follow), ``window`` and ``rate`` (the two memories of admission), ``spooling`` (how old
-the events are that wait in a spool), ``room`` (how much may be in hand), ``breaker`` and
-``backoff`` (when to ask again), ``level`` and ``overview`` (how much waits, cluster-wide),
-``health`` (what to say of it).
+the events are that wait in a spool), ``room`` (how much may be in hand), ``pace`` (when it
+will be somebody's turn), ``breaker`` and ``backoff`` (when to ask again), ``level`` and
+``overview`` (how much waits, cluster-wide), ``health`` (what to say of it).
 
 Behind the log: ``read_ahead`` and ``backlog`` (what is read and waits), ``flush`` (what goes
 into one transaction), ``parked`` (whose turn it is), ``bisect`` and ``care`` (which row it is

@@ -27,13 +27,18 @@ class Room:
 
         An empty room takes whatever comes: a batch larger than the bound would never fit.
         """
-        if self.events and (
-            self.events + events > self.max_events or self.size_bytes + size_bytes > self.max_bytes
-        ):
+        if not self.fits(events, size_bytes):
             return False
         self.events += events
         self.size_bytes += size_bytes
         return True
+
+    def fits(self, events: int, size_bytes: int = 0) -> bool:
+        """Whether :meth:`take` would let them in."""
+        return not self.events or (
+            self.events + events <= self.max_events
+            and self.size_bytes + size_bytes <= self.max_bytes
+        )
 
     def leave(self, events: int, size_bytes: int) -> None:
         """They are through."""

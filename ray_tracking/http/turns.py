@@ -1,0 +1,49 @@
+"""
+Batches are taken apart one at a time.
+
+That is work for the processor alone, so several at once would only make each of them later
+and hold the memory of all. Who would wait too long is told so before their body is read: a
+batch that is read, taken apart and then refused costs as much as one that is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from ray_tracking.http.asgi import Scope, announced_bytes, overloaded
+from ray_tracking.pipeline.pace import Pace
+
+_LONGEST_WAIT_S = 1.0
+
+
+class Turns:
+    """The batches of a replica."""
+
+    def __init__(self) -> None:
+        self.pace = Pace(_LONGEST_WAIT_S)
+        self._lock = asyncio.Lock()
+
+    @contextmanager
+    def waiting(self, scope: Scope) -> Iterator[None]:
+        """
+        Count a request as waiting until it is through.
+
+        Raises:
+            Refusal: 503, if its turn would come too late.
+        """
+        if self.pace.too_long:
+            raise overloaded(self.pace.wait_s)
+        # A length that nobody announced is bounded like any other by `Ports.requests`.
+        with self.pace.waiting(announced_bytes(scope) or 0):
+            yield
+
+    @asynccontextmanager
+    async def turn(self, size_bytes: int) -> AsyncIterator[None]:
+        """Wait for the turn of a body, and have it."""
+        async with self._lock:
+            began_s = time.perf_counter()
+            yield
+            self.pace.note(size_bytes, time.perf_counter() - began_s)
