@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from ray_tracking.errors import PayloadTooLarge, RequestError
-from ray_tracking.pipeline.answer import OVERLOADED
+from ray_tracking.errors import InvalidEvent, PayloadTooLarge, RequestError
+from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.room import Room
 
 Scope = MutableMapping[str, Any]
@@ -39,7 +39,7 @@ class Refusal(Exception):
 
 def overloaded(wait_s: float = 1.0) -> Refusal:
     """What cannot be taken now; come again after so long."""
-    return Refusal(503, OVERLOADED, [(b"retry-after", str(math.ceil(wait_s)).encode())])
+    return Refusal(503, answer.OVERLOADED, [(b"retry-after", str(math.ceil(wait_s)).encode())])
 
 
 class ClientGone(Exception):
@@ -135,6 +135,8 @@ def guarded(handler: Handler) -> Handler:
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await handler(scope, receive, send)
+        except InvalidEvent as error:
+            await send_json(send, error.status, answer.invalid(error))
         except RequestError as error:
             await send_json(send, error.status, {"success": False, "error": str(error)})
         except Refusal as refusal:

@@ -68,11 +68,7 @@ class Ingest:
         body = await read_body(scope, receive, MAX_BODY_BYTES)
         item = parse_single(decompress(body, header(scope, b"content-encoding"), MAX_BODY_BYTES))
         event_id, now_s = ports.mint()
-        try:
-            event = validate_item(item, now_s=now_s, rules=ports.rules)
-        except InvalidEvent as error:
-            await send_json(send, error.status, answer.invalid(error))
-            return
+        event = validate_item(item, now_s=now_s, rules=ports.rules)
         submission = ports.router.route(event, event_id, single=True, idempotency_key=key)
         failpoints.reach("ingress.received", body)
         (outcome,) = await ports.intake.submit([submission])

@@ -136,12 +136,7 @@ class Tracking:
         media_type(header(scope, b"content-type"), (JSON,))
         value = parse_single(await read_body(scope, receive, MAX_BODY_BYTES))
         _, now_s = ports.mint()
-        try:
-            answered = self._mint(value, int(now_s))
-        except InvalidEvent as error:
-            await send_json(send, error.status, answer.invalid(error))
-            return
-        await send_json(send, 201, answered)
+        await send_json(send, 201, self._mint(value, int(now_s)))
 
     async def drain(self) -> None:
         """Return when every hit is durable or given up. None is offered another time."""
