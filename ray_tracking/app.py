@@ -148,7 +148,7 @@ class IngressReplica:
         self._app = App(self._ports)
         self._reporting = asyncio.create_task(self._report_loop())
         if settings.listener == "replica":
-            self._listener = Listener(self._app, settings.host, settings.port)
+            self._listener = Listener(self._app, settings.host, settings.port, self._app.hot)
             await self._listener.start()
         garbage.settle()
         return self._app

@@ -11,7 +11,6 @@ import structlog
 
 from ray_tracking import failpoints
 from ray_tracking.actors.signal import Signal
-from ray_tracking.actors.tasks import wanted
 from ray_tracking.clock import Clock
 from ray_tracking.errors import LogUnavailable
 from ray_tracking.events import LANES
@@ -24,6 +23,7 @@ from ray_tracking.pipeline.read_ahead import ReadAhead
 from ray_tracking.pipeline.write import Follower, LogGap
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.positions import PositionReader
+from ray_tracking.tasks import wanted
 
 _BLOCK_MS = 500
 _DRAIN_BLOCK_MS = 20

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import structlog
 
 from ray_tracking.actors.flusher import Flusher
-from ray_tracking.actors.tasks import wanted
 from ray_tracking.errors import LogUnavailable
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.append import BadEntry, Entry, Kind
@@ -20,6 +19,7 @@ from ray_tracking.pipeline.care import ENDS_ITS_WRITER, WHOLE_ENTRY, Standing
 from ray_tracking.pipeline.flush import Move, Where, places
 from ray_tracking.pipeline.write import Follower, LogGap
 from ray_tracking.stores.log import EventLog
+from ray_tracking.tasks import wanted
 
 _READ_ENTRIES = 4
 

@@ -26,7 +26,6 @@ from typing import Any
 import structlog
 
 from ray_tracking import failpoints
-from ray_tracking.actors.tasks import wanted
 from ray_tracking.actors.upkeep import Upkeep
 from ray_tracking.clock import Clock
 from ray_tracking.errors import Fenced, LogUnavailable
@@ -53,6 +52,7 @@ from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Submission
 from ray_tracking.stores.log import Appended, EventLog
 from ray_tracking.stores.rows import PositionReader
+from ray_tracking.tasks import wanted
 
 _SHUT = Outcome(Verdict.FULL, retry_after_s=RETRY_AFTER_S)
 _REPEAT_AFTER_MS = 200

@@ -37,6 +37,7 @@ from ray_tracking.stores import database, log_setup
 from ray_tracking.stores.embedded import EmbeddedServers
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.log_setup import LogIdentity
+from ray_tracking.tasks import wanted
 
 _WATCH_EVERY_S = 0.5
 _SPARE_EVERY_S = 5.0
@@ -195,7 +196,7 @@ class Supervisor:
     async def _keep_log(self, identity: LogIdentity, owned: dict[str, list[int]]) -> None:
         """Without what stands beside the log, no shard begins to work again."""
         assert self._log is not None
-        while True:
+        while wanted():
             await asyncio.sleep(_WATCH_EVERY_S)
             try:
                 if await self._log.put_back(identity, owned):

@@ -13,7 +13,6 @@ from collections.abc import Collection
 
 import structlog
 
-from ray_tracking.actors.tasks import wanted
 from ray_tracking.clock import Clock
 from ray_tracking.errors import LogUnavailable
 from ray_tracking.events import LANES
@@ -22,6 +21,7 @@ from ray_tracking.pipeline.level import DrainRate
 from ray_tracking.pipeline.spooling import SpoolWatch
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.rows import PositionReader
+from ray_tracking.tasks import wanted
 
 _EVERY_S = 1.0
 _TRIM_EVERY_MS = 5000

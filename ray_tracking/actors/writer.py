@@ -15,13 +15,13 @@ from typing import Any
 import structlog
 
 from ray_tracking.actors.pump import Pump, WriterConfig
-from ray_tracking.actors.tasks import wanted
 from ray_tracking.clock import Clock
 from ray_tracking.errors import Fenced
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.books import Books
 from ray_tracking.pipeline.overview import worst_breaker
 from ray_tracking.pipeline.parked import Budget
+from ray_tracking.tasks import wanted
 
 log = structlog.get_logger("ray_tracking.writer")
 

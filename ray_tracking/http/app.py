@@ -24,6 +24,7 @@ from ray_tracking.http.asgi import (
 )
 from ray_tracking.http.dead_letters import DeadLetters
 from ray_tracking.http.health import Health, proxy_health, proxy_routes
+from ray_tracking.http.hot import Hot, asgi
 from ray_tracking.http.ingest import Ingest
 from ray_tracking.http.metrics import Metrics
 from ray_tracking.http.openapi import document
@@ -46,19 +47,28 @@ class App:
     def __init__(self, ports: Ports) -> None:
         self.tracking = Tracking(ports)
         ingest = Ingest(ports)
-        pixel = (guarded(self.tracking.pixel), _GET)
-        click = (guarded(self.tracking.click), _GET)
-        single = (guarded(ingest.single), _POST)
+        single, pixel, click = ingest.single, self.tracking.pixel, self.tracking.click
+        self._hot = {("POST", path): single for path in ("/events", "/webhook/tracking")}
+        self._hot_prefixed = (("/pixel/", pixel), ("/click/", click))
         self._exact: dict[str, tuple[Handler, frozenset[str]]] = {
-            "/events": single,
-            "/webhook/tracking": single,
+            "/events": (asgi(single), _POST),
+            "/webhook/tracking": (asgi(single), _POST),
             "/events/batch": (guarded(ingest.batch), _POST),
             "/tracking-links": (guarded(self.tracking.links), _POST),
-            "/pixel": pixel,
-            "/click": click,
+            "/pixel": (asgi(pixel), _GET),
+            "/click": (asgi(click), _GET),
         }
-        self._prefixed = (("/pixel/", pixel), ("/click/", click))
+        self._prefixed = (("/pixel/", self._exact["/pixel"]), ("/click/", self._exact["/click"]))
         self._rest = _starlette(ports)
+
+    def hot(self, method: str, path: str) -> Hot | None:
+        """Who takes such a request without a task of its own, if somebody does."""
+        hot = self._hot.get((method, path))
+        if hot is None and method == "GET":
+            for prefix, candidate in self._hot_prefixed:
+                if path.startswith(prefix):
+                    return candidate
+        return hot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

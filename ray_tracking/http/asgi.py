@@ -24,7 +24,7 @@ Headers = list[tuple[bytes, bytes]]
 
 #: A body is also its values, its events and their rows, all at once.
 _BYTES_HELD_FOR_ONE = 8
-_JSON = (b"content-type", b"application/json")
+JSON_TYPE = (b"content-type", b"application/json")
 
 
 class Refusal(Exception):
@@ -110,8 +110,10 @@ def held(room: Room, scope: Scope, limit_bytes: int) -> Iterator[None]:
         room.leave(1, size_bytes)
 
 
-async def send_bytes(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """Send one whole response; ``Content-Length`` is added."""
+async def send_bytes(
+    send: Send, status: int, headers: Headers, body: bytes, *, head: bool = False
+) -> None:
+    """Send one whole response; ``Content-Length`` is added. Of a HEAD the body stays here."""
     await send(
         {
             "type": "http.response.start",
@@ -119,14 +121,23 @@ async def send_bytes(send: Send, status: int, headers: Headers, body: bytes) -> 
             "headers": [(b"content-length", str(len(body)).encode()), *headers],
         }
     )
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"" if head else body})
 
 
 async def send_json(
     send: Send, status: int, value: Any, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
     """Send a value as JSON."""
-    await send_bytes(send, status, [_JSON, *headers], orjson.dumps(value))
+    await send_bytes(send, status, [JSON_TYPE, *headers], orjson.dumps(value))
+
+
+def told(error: InvalidEvent | RequestError | Refusal) -> tuple[int, Headers, Any]:
+    """What the client is told of an error: status, headers, JSON value."""
+    if isinstance(error, InvalidEvent):
+        return error.status, [], answer.invalid(error)
+    if isinstance(error, Refusal):
+        return error.status, error.headers, {"success": False, "error": error.text}
+    return error.status, [], {"success": False, "error": str(error)}
 
 
 def guarded(handler: Handler) -> Handler:
@@ -135,13 +146,9 @@ def guarded(handler: Handler) -> Handler:
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await handler(scope, receive, send)
-        except InvalidEvent as error:
-            await send_json(send, error.status, answer.invalid(error))
-        except RequestError as error:
-            await send_json(send, error.status, {"success": False, "error": str(error)})
-        except Refusal as refusal:
-            body = {"success": False, "error": refusal.text}
-            await send_json(send, refusal.status, body, refusal.headers)
+        except (InvalidEvent, RequestError, Refusal) as error:
+            status, headers, value = told(error)
+            await send_json(send, status, value, headers)
         except ClientGone:
             return
 

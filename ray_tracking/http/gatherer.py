@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 import structlog
 
@@ -47,18 +48,26 @@ log = structlog.get_logger("ray_tracking.gatherer")
 
 
 class _Ticket:
-    """Some events of one request for one shard, and where to put their outcomes."""
+    """Some events of one request for one shard, and who is told their outcomes."""
 
-    __slots__ = ("deadline_s", "future", "submissions")
+    __slots__ = ("_tell", "deadline_s", "submissions")
 
-    def __init__(self, submissions: Sequence[Submission], deadline_s: float) -> None:
+    def __init__(
+        self,
+        submissions: Sequence[Submission],
+        deadline_s: float,
+        tell: Callable[[list[Outcome]], object],
+    ) -> None:
         self.submissions = submissions
         self.deadline_s = deadline_s
-        self.future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self._tell = tell
 
     def answer(self, outcomes: list[Outcome]) -> None:
-        if not self.future.done():  # the client may have gone away
-            self.future.set_result(outcomes)
+        try:
+            self._tell(outcomes)
+        except Exception:
+            # Whoever stands behind this one in the same call must hear of theirs.
+            log.exception("an outcome was not told")
 
 
 class _Queue:
@@ -124,6 +133,26 @@ class Gatherer:
         self.room = Room(policy.max_buffered_events)
         self._drained = DrainRate()
 
+    def offer(self, submission: Submission, tell: Callable[[Outcome], object]) -> None:
+        """
+        Say what became of one event, as soon as it is known: now, where the buffer is full.
+
+        Args:
+            submission: The event.
+            tell: Called once.
+        """
+        size_bytes = submission.size_bytes
+        if not self.room.take(1, size_bytes):
+            tell(self._full())
+            return
+
+        def told(outcomes: list[Outcome]) -> None:
+            self.room.leave(1, size_bytes)
+            self._drained.note(1, _now_ms())
+            tell(outcomes[0])
+
+        self._enqueue([submission], told)
+
     async def submit(self, submissions: Sequence[Submission]) -> list[Outcome]:
         """
         What became of each event, in order.
@@ -133,14 +162,15 @@ class Gatherer:
         """
         size = len(submissions), sum(submission.size_bytes for submission in submissions)
         if not self.room.take(*size):
-            return [Outcome(Verdict.FULL, retry_after_s=self.room_in_s())] * len(submissions)
+            return [self._full()] * len(submissions)
         try:
-            if len(submissions) == 1:
-                return await self._enqueue(submissions).future
             return await self._submit_parts(submissions)
         finally:
             self.room.leave(*size)
             self._drained.note(len(submissions), _now_ms())
+
+    def _full(self) -> Outcome:
+        return Outcome(Verdict.FULL, retry_after_s=self.room_in_s())
 
     def room_in_s(self) -> float:
         """When what waits now has probably gone on to the shards: 1 to 30 seconds."""
@@ -160,27 +190,31 @@ class Gatherer:
         for place, submission in enumerate(submissions):
             shard = self._shard_of[submission.partition]
             places.setdefault((shard, submission.lane == _HIGH), []).append(place)
-        tickets: list[tuple[list[int], _Ticket]] = []
+        parts: list[tuple[list[int], asyncio.Future[list[Outcome]]]] = []
         size = self._policy.max_call_events
+        loop = asyncio.get_running_loop()
         for indices in places.values():
             for start in range(0, len(indices), size):
                 part = indices[start : start + size]
-                tickets.append((part, self._enqueue([submissions[i] for i in part])))
+                told: asyncio.Future[list[Outcome]] = loop.create_future()
+                self._enqueue([submissions[i] for i in part], partial(_tell, told))
+                parts.append((part, told))
         outcomes: list[Outcome] = [UNAVAILABLE] * len(submissions)
-        for part, ticket in tickets:
-            for place, outcome in zip(part, await ticket.future, strict=True):
+        for part, told in parts:
+            for place, outcome in zip(part, await told, strict=True):
                 outcomes[place] = outcome
         return outcomes
 
-    def _enqueue(self, submissions: Sequence[Submission]) -> _Ticket:
-        """A ticket for submissions that are for one shard, and all of high priority or none."""
-        ticket = _Ticket(submissions, time.monotonic() + self._patience_s)
+    def _enqueue(
+        self, submissions: Sequence[Submission], tell: Callable[[list[Outcome]], object]
+    ) -> None:
+        """Put in submissions that are for one shard, and all of high priority or none."""
+        ticket = _Ticket(submissions, time.monotonic() + self._patience_s, tell)
         shard = self._shard_of[submissions[0].partition]
         queue = self._queues[shard]
         queue.add(ticket, high=submissions[0].lane == _HIGH)
         if queue.worker is None or queue.worker.done():
             queue.worker = asyncio.create_task(self._work(shard, queue))
-        return ticket
 
     async def _work(self, shard: int, queue: _Queue) -> None:
         """Empty the queue of one shard, call by call."""
@@ -229,6 +263,11 @@ class Gatherer:
                 if time.monotonic() + _REPEAT_AFTER_S > deadline_s:
                     return None
                 await asyncio.sleep(_REPEAT_AFTER_S)
+
+
+def _tell(waiting: asyncio.Future[list[Outcome]], outcomes: list[Outcome]) -> None:
+    if not waiting.done():  # the client may have gone away
+        waiting.set_result(outcomes)
 
 
 def _answer(tickets: list[_Ticket], outcomes: list[Outcome] | None) -> None:

@@ -7,10 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from ray_tracking import failpoints
 from ray_tracking.errors import InvalidEvent, MalformedRequest
 from ray_tracking.events import EventType
 from ray_tracking.http.asgi import (
+    JSON_TYPE,
+    Headers,
     Receive,
     Scope,
     Send,
@@ -20,9 +24,10 @@ from ray_tracking.http.asgi import (
     read_body,
     send_json,
 )
+from ray_tracking.http.hot import Hot, Reply
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
-from ray_tracking.pipeline.gather import Verdict
+from ray_tracking.pipeline.gather import Outcome, Verdict
 from ray_tracking.pipeline.receive import (
     JSON,
     MAX_BATCH_BODY_BYTES,
@@ -53,49 +58,55 @@ class Ingest:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
 
-    async def single(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @property
+    def single(self) -> Hot:
         """``POST /events`` and ``POST /webhook/tracking``: 202 only when it is durable."""
-        ports = self._ports
-        ports.access.require(scope, "ingest")
-        with held(ports.requests, scope, MAX_BODY_BYTES):
-            await self._single(scope, receive, send)
+        return Hot(self._single, MAX_BODY_BYTES, self._may_ingest)
 
-    async def _single(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _may_ingest(self, scope: Scope) -> None:
+        self._ports.access.require(scope, "ingest")
+
+    def _single(self, scope: Scope, body: bytes, reply: Reply) -> None:
         ports = self._ports
         started = time.perf_counter()
         media_type(header(scope, b"content-type"), (JSON,))
         key = _idempotency_key(scope)
-        body = await read_body(scope, receive, MAX_BODY_BYTES)
         item = parse_single(decompress(body, header(scope, b"content-encoding"), MAX_BODY_BYTES))
         event_id, now_s = ports.mint()
         event = validate_item(item, now_s=now_s, rules=ports.rules)
         submission = ports.router.route(event, event_id, single=True, idempotency_key=key)
         failpoints.reach("ingress.received", body)
-        (outcome,) = await ports.intake.submit([submission])
-        failpoints.reach("ingress.answered", body)
-        elapsed_ms = (time.perf_counter() - started) * 1000
+
+        def decided(outcome: Outcome) -> None:
+            failpoints.reach("ingress.answered", body)
+            given = event.data.get("eventId")
+            elapsed_ms = (time.perf_counter() - started) * 1000
+            reply(*self._told(given, event_id, outcome, elapsed_ms))
+
+        ports.intake.offer(submission, decided)
+
+    def _told(
+        self, given: str | None, event_id: bytes, outcome: Outcome, elapsed_ms: float
+    ) -> tuple[int, Headers, bytes]:
+        """The answer to a single event whose fate is known."""
+        ports = self._ports
         if outcome.verdict in answer.TAKEN:
-            shown = answer.public_id(event.data.get("eventId"), event_id, outcome)
+            shown = answer.public_id(given, event_id, outcome)
             result = answer.processing_result(outcome, shown, ports.mode, elapsed_ms)
             status = 200 if outcome.verdict is Verdict.DUPLICATE else 202
-            await send_json(send, status, result)
-            return
+            return status, [JSON_TYPE], orjson.dumps(result)
         limited = outcome.verdict is Verdict.LIMITED
         wait = answer.retry_after_s(
             outcome.retry_after_s, ports.settings.effective_idempotency_window_ms
         )
         text = answer.LIMITED if limited else answer.OVERLOADED
-        await send_json(
-            send,
-            429 if limited else 503,
-            {"success": False, "error": text, "retryAfter": wait},
-            [(b"retry-after", str(wait).encode())],
-        )
+        body = orjson.dumps({"success": False, "error": text, "retryAfter": wait})
+        return 429 if limited else 503, [JSON_TYPE, (b"retry-after", b"%d" % wait)], body
 
     async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /events/batch``: each item has its own fate."""
         ports = self._ports
-        ports.access.require(scope, "ingest")
+        self._may_ingest(scope)
         with ports.turns.waiting(scope), held(ports.requests, scope, MAX_BATCH_BODY_BYTES):
             await self._batch(scope, receive, send)
 

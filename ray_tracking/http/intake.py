@@ -7,7 +7,9 @@ One of which that is not certain never is: it could be in both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.spooler import Spooler
@@ -16,6 +18,9 @@ from ray_tracking.pipeline.route import Submission
 from ray_tracking.stores.spool import SpoolFull
 
 _SPOOLED = Outcome(Verdict.SPOOLED)
+_SPOOLABLE = (Verdict.AWAY,)
+#: Of what nobody can send again: a full buffer or log is a case for the spool as well.
+_KEPT = (Verdict.AWAY, Verdict.FULL)
 
 
 class Intake:
@@ -30,28 +35,57 @@ class Intake:
     def __init__(self, gatherer: Gatherer, spooler: Spooler | None) -> None:
         self._gatherer = gatherer
         self._spooler = spooler
+        self._spooling: set[asyncio.Task[None]] = set()
 
-    async def submit(
-        self, submissions: Sequence[Submission], *, keep: bool = False
-    ) -> list[Outcome]:
+    def offer(
+        self, submission: Submission, tell: Callable[[Outcome], object], *, keep: bool = False
+    ) -> None:
+        """
+        Say what became of one event, as soon as it is known.
+
+        Args:
+            submission: As for :meth:`submit`.
+            tell: Called once.
+            keep: Nobody can send it again, so a full buffer or log is a case for the spool
+                as well.
+        """
+
+        def told(outcome: Outcome) -> None:
+            if self._spooler is None or outcome.verdict not in (_KEPT if keep else _SPOOLABLE):
+                tell(outcome)
+                return
+            task = asyncio.create_task(spool(outcome))
+            self._spooling.add(task)
+            task.add_done_callback(self._spooling.discard)
+
+        async def spool(outcome: Outcome) -> None:
+            outcomes = [outcome]
+            try:
+                await self._spool([submission], outcomes, [0])
+            finally:  # it is not durable, then, and somebody waits
+                tell(outcomes[0])
+
+        self._gatherer.offer(submission, told)
+
+    async def submit(self, submissions: Sequence[Submission]) -> list[Outcome]:
         """
         What became of each event, in order.
 
         Args:
             submissions: New events: none that was ``UNAVAILABLE`` before.
-            keep: Nobody can send them again, so a full buffer or log is a case for the
-                spool as well.
         """
         outcomes = await self._gatherer.submit(submissions)
-        if self._spooler is None:
-            return outcomes
-        wanted = (Verdict.AWAY, Verdict.FULL) if keep else (Verdict.AWAY,)
-        places = [i for i, outcome in enumerate(outcomes) if outcome.verdict in wanted]
-        if places:
-            try:
-                await self._spooler.append([submissions[i] for i in places])
-            except SpoolFull:
-                return outcomes
+        places = [i for i, outcome in enumerate(outcomes) if outcome.verdict in _SPOOLABLE]
+        await self._spool(submissions, outcomes, places)
+        return outcomes
+
+    async def _spool(
+        self, submissions: Sequence[Submission], outcomes: list[Outcome], places: Sequence[int]
+    ) -> None:
+        """Spool what stands at these places, and say so there."""
+        if self._spooler is None or not places:
+            return
+        with suppress(SpoolFull):
+            await self._spooler.append([submissions[place] for place in places])
             for place in places:
                 outcomes[place] = _SPOOLED
-        return outcomes

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ray_tracking.errors import StartError
+from ray_tracking.http.protocol import Protocol, Route
 
 _BACKLOG = 2048
 #: At the end, a connection without a request is closed after so long: until then, its next
@@ -68,38 +68,6 @@ class _Server(uvicorn.Server):
         return protocol
 
 
-class _Corked:
-    """A transport that sends what is written in one turn of the loop at its end, in one piece."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._parts.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        parts, self._parts = self._parts, []
-        if parts:
-            self._transport.write(b"".join(parts))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class _Protocol(HttpToolsProtocol):
-    """Uvicorn's, which writes the head and the body of an answer one after the other."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Corked(transport))  # type: ignore[arg-type]
-
-
 def _accept_all(listening: socket.socket) -> list[socket.socket]:
     connections: list[socket.socket] = []
     while True:
@@ -121,14 +89,17 @@ class Listener:
         app: What answers.
         host: Address to bind; loopback means its IPv6 form as well, where there is one.
         port: Port to share.
+        hot: Who takes requests that need no task of their own.
     """
 
-    def __init__(self, app: Any, host: str, port: int) -> None:
+    def __init__(self, app: Any, host: str, port: int, hot: Route | None = None) -> None:
         self._sockets = _bind(host, port)
+        own = {"route": staticmethod(hot)} if hot is not None else {}
+        protocol = type("_Protocol", (Protocol,), own)
         config = uvicorn.Config(
             app,
             loop="none",
-            http=_Protocol,
+            http=protocol,
             lifespan="off",
             access_log=False,
             log_config=None,

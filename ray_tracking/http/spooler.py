@@ -35,6 +35,7 @@ from ray_tracking.pipeline.route import Submission, received_ms
 from ray_tracking.pipeline.spooling import MARGIN_MS, SpoolReport
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.spool import Record, Spool, SpoolFull, orphans
+from ray_tracking.tasks import wanted
 
 _REPORT_EVERY_S = 1.0
 _RECORD_EVENTS = 1000
@@ -143,7 +144,7 @@ class Spooler:
     # -- reporting -------------------------------------------------------------
 
     async def _report_loop(self) -> None:
-        while True:
+        while wanted():
             try:
                 await self._adopt_orphans()
                 for spool in list(self._spools):
@@ -172,7 +173,7 @@ class Spooler:
 
     async def _drain_loop(self) -> None:
         attempt = 0
-        while True:
+        while wanted():
             # Before looking: what comes while an empty one is let go must be seen.
             self._filled.clear()
             filled = [spool for spool in self._spools if not spool.is_empty]

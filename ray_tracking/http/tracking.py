@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -27,10 +28,10 @@ from ray_tracking.http.asgi import (
     Send,
     header,
     read_body,
-    send_bytes,
     send_json,
 )
 from ray_tracking.http.client_address import client_address
+from ray_tracking.http.hot import Hot, Reply
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.enrich import enrich
@@ -86,6 +87,24 @@ class LinkRequest(TypedDict):
 _LINK_REQUEST = TypeAdapter(LinkRequest)
 
 
+class _Hit:
+    """An answer that waits for the event, but not for long."""
+
+    __slots__ = ("_decided", "timer")
+
+    def __init__(self, decided: Callable[[bool], None]) -> None:
+        self._decided: Callable[[bool], None] | None = decided
+        self.timer: asyncio.TimerHandle | None = None
+
+    def answer(self, durable: bool) -> None:
+        """The first answer counts."""
+        decided, self._decided = self._decided, None
+        if decided is not None:
+            if self.timer is not None:
+                self.timer.cancel()
+            decided(durable)
+
+
 class Tracking:
     """
     Pixel, click, and the links to both.
@@ -96,7 +115,8 @@ class Tracking:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._hits: set[asyncio.Task[bool]] = set()
+        self._trying: set[asyncio.Task[None]] = set()
+        self._one_over = asyncio.Event()
         #: Hits that are not durable yet.
         self.room = Room(ports.settings.max_buffer_size)
         #: Answered before it was known whether they are durable.
@@ -105,29 +125,44 @@ class Tracking:
         self.lost = 0
         self._closing = False
 
-    async def pixel(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @property
+    def pixel(self) -> Hot:
         """``GET /pixel/{token}``: always the GIF."""
+        return Hot(self._pixel)
+
+    @property
+    def click(self) -> Hot:
+        """``GET /click/{token}``: to the link inside the token, and nowhere else."""
+        return Hot(self._click)
+
+    def _pixel(self, scope: Scope, body: bytes, reply: Reply) -> None:
         token = _token(scope, "/pixel/").removesuffix(".gif")
         opened = self._ports.tokens.read_open(token)
-        durable = False
-        if opened is not None:
-            durable = await self._record(scope, token, EventType.EMAIL_OPEN, opened, {})
-        await _answer(scope, send, 200, _with(_PIXEL_HEADERS, durable), GIF)
+        if opened is None:
+            reply(200, _PIXEL_HEADERS, GIF)
+            return
 
-    async def click(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """``GET /click/{token}``: to the link inside the token, and nowhere else."""
+        def decided(durable: bool) -> None:
+            reply(200, _with(_PIXEL_HEADERS, durable), GIF)
+
+        self._record(scope, token, EventType.EMAIL_OPEN, opened, {}, decided)
+
+    def _click(self, scope: Scope, body: bytes, reply: Reply) -> None:
         token = _token(scope, "/click/")
         clicked = self._ports.tokens.read_click(token)
         if clicked is None:
             headers = [(b"content-type", b"text/html; charset=utf-8"), *_CLICK_HEADERS]
-            await _answer(scope, send, 404, headers, _NOT_FOUND)
+            reply(404, headers, _NOT_FOUND)
             return
         link = {"linkUrl": clicked.url}
         if clicked.link_id is not None:
             link["linkId"] = clicked.link_id
-        durable = await self._record(scope, token, EventType.LINK_CLICK, clicked, link)
-        headers = [(b"location", location_header(clicked.url)), *_CLICK_HEADERS]
-        await _answer(scope, send, 302, _with(headers, durable), b"")
+        location = (b"location", location_header(clicked.url))
+
+        def decided(durable: bool) -> None:
+            reply(302, _with([location, *_CLICK_HEADERS], durable), b"")
+
+        self._record(scope, token, EventType.LINK_CLICK, clicked, link, decided)
 
     async def links(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /tracking-links``: the pixel and the tracking links of one mail."""
@@ -141,8 +176,9 @@ class Tracking:
     async def drain(self) -> None:
         """Return when every hit is durable or given up. None is offered another time."""
         self._closing = True
-        if self._hits:
-            await asyncio.wait(self._hits)
+        while self.room.events:
+            self._one_over.clear()
+            await self._one_over.wait()
 
     def _mint(self, value: Any, now_s: int) -> dict[str, Any]:
         try:
@@ -173,49 +209,69 @@ class Tracking:
             ],
         }
 
-    async def _record(
+    def _record(
         self,
         scope: Scope,
         token: str,
         event_type: EventType,
         said: OpenToken | ClickToken,
         link: dict[str, str],
-    ) -> bool:
-        """Send the event on its way; whether it was durable in time for the answer."""
+        decided: Callable[[bool], None],
+    ) -> None:
+        """Send the event on its way, and say in time whether it is durable."""
         submission = self._submission(scope, token, event_type, said, link)
         if not self.room.take(1, submission.size_bytes):
             self._lose("too many hits are waiting for the log")
-            return False
-        task = asyncio.create_task(self._persist(submission))
-        self._hits.add(task)
+            decided(False)
+            return
+        hit = _Hit(decided)
+        hit.timer = asyncio.get_running_loop().call_later(
+            self._ports.settings.answer_timeout_ms / 1000, self._time_is_up, hit
+        )
 
-        def over(task: asyncio.Task[bool]) -> None:
-            self._hits.discard(task)
-            self.room.leave(1, submission.size_bytes)
+        def told(outcome: Outcome) -> None:
+            if outcome.verdict in answer.TAKEN:
+                self._over(submission, hit, durable=True)
+                return
+            task = asyncio.create_task(self._persist(submission, hit, outcome))
+            self._trying.add(task)
+            task.add_done_callback(self._trying.discard)
 
-        task.add_done_callback(over)
-        done, _ = await asyncio.wait([task], timeout=self._ports.settings.answer_timeout_ms / 1000)
-        if not done:
-            self.unconfirmed += 1
-            return False
-        return task.result()
+        self._ports.intake.offer(submission, told, keep=True)
 
-    async def _persist(self, submission: Submission) -> bool:
+    def _time_is_up(self, hit: _Hit) -> None:
+        self.unconfirmed += 1
+        hit.answer(False)
+
+    def _over(self, submission: Submission, hit: _Hit, *, durable: bool) -> None:
+        self.room.leave(1, submission.size_bytes)
+        self._one_over.set()
+        hit.answer(durable)
+
+    async def _persist(self, submission: Submission, hit: _Hit, outcome: Outcome) -> None:
+        """See an event through that was not durable at once."""
+        durable = False
+        try:
+            durable = await self._try_again(submission, outcome)
+        finally:
+            self._over(submission, hit, durable=durable)
+
+    async def _try_again(self, submission: Submission, outcome: Outcome) -> bool:
         """Whether the event is durable, in the end."""
         deadline_s = asyncio.get_running_loop().time() + _KEEP_TRYING_S
-        intake = self._ports.intake
-        (outcome,) = await intake.submit([submission], keep=True)
         while outcome.verdict not in answer.TAKEN:
             unclear = outcome.verdict is Verdict.UNAVAILABLE
             await asyncio.sleep(_TRY_AGAIN_S)
             if asyncio.get_running_loop().time() >= deadline_s or self._closing:
                 self._lose("neither the log nor the spool took it in time")
                 return False
-            if unclear:
-                outcome = await self._repeat(submission)
-            else:
-                (outcome,) = await intake.submit([submission], keep=True)
+            outcome = await (self._repeat if unclear else self._offer)(submission)
         return True
+
+    async def _offer(self, submission: Submission) -> Outcome:
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._ports.intake.offer(submission, told.set_result, keep=True)
+        return await told
 
     async def _repeat(self, submission: Submission) -> Outcome:
         """
@@ -291,13 +347,3 @@ def _clean_agent(agent: str | None) -> str | None:
 
 def _with(headers: Headers, durable: bool) -> Headers:
     return [*headers, _DURABLE] if durable else headers
-
-
-async def _answer(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
-    if scope["method"] == "HEAD":
-        length = (b"content-length", str(len(body)).encode())
-        start = {"type": "http.response.start", "status": status, "headers": [length, *headers]}
-        await send(start)
-        await send({"type": "http.response.body", "body": b""})
-    else:
-        await send_bytes(send, status, headers, body)

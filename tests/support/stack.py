@@ -159,7 +159,7 @@ class Service:
     def __init__(self, ports: Ports, port: int) -> None:
         self.ports = ports
         self.app = App(ports)
-        self.listener = Listener(self.app, "127.0.0.1", port)
+        self.listener = Listener(self.app, "127.0.0.1", port, self.app.hot)
         self.url = f"http://127.0.0.1:{port}"
         self.port = port
         self.client = aiohttp.ClientSession(auto_decompress=False)

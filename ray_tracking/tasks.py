@@ -1,4 +1,4 @@
-"""Ending the loops of an actor."""
+"""Ending loops that never end by themselves."""
 
 from __future__ import annotations
 

@@ -1,0 +1,165 @@
+"""
+Uvicorn's HTTP protocol, with a short way for requests that need no task of their own.
+
+A :class:`HotCycle` stands where uvicorn keeps the cycle of a request and its answer, so that
+pipelining, keep-alive and the end of the server go on as uvicorn has them. Whatever is not
+plain goes uvicorn's way: a body in chunks or of more than a few KiB, a query, an escape in the
+path, a request behind another one, a client that does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ray_tracking.http.asgi import Headers
+from ray_tracking.http.hot import Hot, run
+
+#: Whose handler takes a request with this method and path, if there is one.
+Route = Callable[[str, str], Hot | None]
+
+_LONGEST_BODY_BYTES = 16 * 1024
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+
+class _Corked:
+    """A transport that sends what is written in one turn of the loop at its end, in one piece."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._parts.append(data)
+
+    def write_now(self, data: bytes) -> None:
+        self._flush()
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.write(b"".join(parts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Nobody:
+    """Waits for no part of a message."""
+
+    def set(self) -> None:
+        """Nobody is told."""
+
+
+_NOBODY = _Nobody()
+
+
+class HotCycle:
+    """
+    One request and its answer; what uvicorn's own cycle shows to its protocol.
+
+    Args:
+        protocol: Of the connection.
+        hot: Who answers.
+    """
+
+    message_event = _NOBODY
+
+    def __init__(self, protocol: Protocol, hot: Hot) -> None:
+        self._protocol = protocol
+        self._hot = hot
+        self.body = b""
+        self.more_body = True
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = False
+
+    def run(self) -> None:
+        """The request is whole."""
+        run(self._hot, self._protocol.scope, self.body, self._reply)  # type: ignore[arg-type]
+
+    def _reply(self, status: int, headers: Headers, body: bytes) -> None:
+        if self.response_complete or self.disconnected:
+            return
+        self.response_complete = True
+        protocol = self._protocol
+        parts = [_STATUS_LINES[status]]
+        for name, value in protocol.server_state.default_headers:
+            parts.append(b"%b: %b\r\n" % (name, value))
+            self.keep_alive = self.keep_alive and name != b"connection"
+        parts += [b"%b: %b\r\n" % header for header in headers]
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"content-length: %d\r\n\r\n" % len(body))
+        parts.append(body)
+        protocol.transport.write_now(b"".join(parts))  # type: ignore[attr-defined]
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+
+class Protocol(HttpToolsProtocol):
+    """Of one connection."""
+
+    @staticmethod
+    def route(method: str, path: str) -> Hot | None:
+        """Of a listener's own subclass: its app's."""
+        return None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # Uvicorn writes the head and the body of an answer one after the other.
+        super().connection_made(_Corked(transport))  # type: ignore[arg-type]
+
+    def on_headers_complete(self) -> None:
+        """Go the short way, or uvicorn's."""
+        hot = self._find_hot()
+        if hot is None:
+            super().on_headers_complete()
+        else:
+            self.cycle = HotCycle(self, hot)  # type: ignore[assignment]
+
+    def on_message_complete(self) -> None:
+        """Begin to work, where that did not begin with the head."""
+        super().on_message_complete()
+        cycle: Any = self.cycle
+        if type(cycle) is HotCycle and not cycle.response_complete:
+            cycle.run()
+
+    def _find_hot(self) -> Hot | None:
+        url, parser = self.url, self.parser
+        cycle: HotCycle | None = self.cycle  # type: ignore[assignment]
+        if not url.isascii() or b"?" in url or b"%" in url or self.expect_100_continue:
+            return None
+        if (cycle is not None and not cycle.response_complete) or self.flow.write_paused:
+            return None
+        scope = self.scope
+        scope["method"] = method = parser.get_method().decode("ascii")
+        scope["path"] = path = url.decode("ascii")
+        hot = self.route(method, path)
+        if hot is None or parser.get_http_version() != "1.1":
+            return None
+        if parser.should_upgrade() or not parser.should_keep_alive():
+            return None
+        length = 0
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = int(value)  # the parser has seen that it is a number
+            elif name == b"transfer-encoding":
+                return None
+        if length > min(hot.limit_bytes, _LONGEST_BODY_BYTES):
+            return None
+        scope["raw_path"], scope["query_string"] = url, b""
+        return hot
