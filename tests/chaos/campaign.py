@@ -141,7 +141,13 @@ class Campaign:
         first = list(faults)
         self._random.shuffle(first)
         while time.monotonic() < until_s and not enough():
-            await self.round([first.pop()] if first else self._draw(faults))
+            chosen = [first.pop()] if first else self._draw(faults)
+            try:
+                await self.round(chosen)
+            except Exception as error:
+                # Of the suite itself, as likely as not; the verdict on the rest is worth having.
+                names = " + ".join(fault.name for fault in chosen)
+                self._stuck(f"{names}: {type(error).__name__}: {error}")
             await asyncio.sleep(self._random.uniform(0, _PAUSE_S))
 
     def _draw(self, faults: Sequence[Fault]) -> list[Fault]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from tests.e2e.service import BIN, Service
 
 _HIT_TYPES = ("EMAIL_OPEN", "LINK_CLICK")
 _STOPS_WITHIN_S = 40.0
+#: Also behind a fault that is being mended.
+_SHOWN_WITHIN_S = 60.0
+_ASK_AGAIN_S = 0.2
 
 _SETTINGS = {
     "TRACKING_INGRESS_REPLICAS": "2",
@@ -204,23 +208,38 @@ class Target:
         return [Row(_key(row[0], row[1], row[3]), row[2], row[4], Place(*row[5:])) for row in found]
 
     async def letters(self) -> list[Letter]:
-        """Every dead letter, as the API shows it; none where there is no such thing yet."""
+        """
+        Every dead letter, as the API shows it; none where there is no such thing yet.
+
+        Raises:
+            TimeoutError: It did not show them in time.
+        """
         letters: list[Letter] = []
         after = ""
-        async with aiohttp.ClientSession() as session:
-            while True:
-                url = f"{self.url}/dead-letters?limit=1000{after}"
-                async with session.get(url) as answer:
-                    if answer.status == 404:
-                        return letters
-                    page = await answer.json()
+        async with aiohttp.ClientSession() as session, asyncio.timeout(_SHOWN_WITHIN_S):
+            while (page := await self._page_of_letters(session, after)) is not None:
                 for item in page["items"]:
                     data = item["eventData"]
                     key = _key(data.get("eventId"), item["eventType"], data.get("leadId"))
                     letters.append(Letter(key, item["id"], item["status"]))
                 if page["next"] is None:
-                    return letters
+                    break
                 after = f"&after={page['next']}"
+        return letters
+
+    async def _page_of_letters(
+        self, session: aiohttp.ClientSession, after: str
+    ) -> dict[str, Any] | None:
+        """Asked for until it is there: Postgres may be away, or a replica may have just died."""
+        while True:
+            with suppress(aiohttp.ClientError, OSError):
+                async with session.get(f"{self.url}/dead-letters?limit=1000{after}") as answer:
+                    if answer.status == 404:
+                        return None
+                    if answer.status == 200:
+                        page: dict[str, Any] = await answer.json()
+                        return page
+            await asyncio.sleep(_ASK_AGAIN_S)
 
     async def command(self, *arguments: str) -> tuple[int, str]:
         """Run ``ray-tracking`` against it; exit code and output."""
