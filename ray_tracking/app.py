@@ -216,6 +216,7 @@ class IngressReplica:
             spool_trouble=spooler.trouble if spooler else None,
             unconfirmed=tracking.unconfirmed,
             lost=tracking.lost,
+            linger_s=self._gatherer.linger_s,
         )
 
     async def _ready(self) -> str | None:

@@ -20,6 +20,7 @@ from ray_tracking.clock import Clock
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.append import EntryId, Header
 from ray_tracking.pipeline.backlog import Backlog
+from ray_tracking.pipeline.batching import BatchSize
 from ray_tracking.pipeline.books import Books
 from ray_tracking.pipeline.care import Standing
 from ray_tracking.pipeline.flush import Move, Where
@@ -89,6 +90,8 @@ class Pump:
         self._draining = False
         self._rows_before = 0
         self.batches = 0
+        #: How many events go into a flush.
+        self.batch = BatchSize(config.flush.max_events)
         self.progress_ms = clock()
 
     # -- life --------------------------------------------------------------------
@@ -172,11 +175,14 @@ class Pump:
             oldest_ms = self._backlog.oldest_ms
             if oldest_ms is not None and not self._draining:
                 age_ms = self._clock() - oldest_ms
-                if wait_ms := self._policy.wait_ms(self._backlog.events, age_ms):
+                waiting = self._backlog.events
+                if wait_ms := self._policy.wait_ms(waiting, age_ms, self.batch.events):
                     await self._changed.wait(wait_ms)
                     continue
             if moves := self._take():
+                began_ms = self._clock()
                 await self.flusher.store(moves)
+                self.batch.note(sum(move.events for move in moves), self._clock() - began_ms)
                 self._positions |= {move.where: move.new for move in moves}
                 self.batches += 1
                 self.progress_ms = self._clock()
@@ -187,7 +193,7 @@ class Pump:
 
     def _take(self) -> list[Move]:
         taken = self._backlog.take(
-            self._policy.max_events, self._has_budget if self.lane is Lane.PARKED else None
+            self.batch.events, self._has_budget if self.lane is Lane.PARKED else None
         )
         return [
             Move(where, self._positions[where], entries[-1].id, entries)

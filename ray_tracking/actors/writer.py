@@ -101,6 +101,7 @@ class Writer:
             "stored": {str(lane): total for lane, total in stored.items()},
             "queued_events": queued[Lane.HIGH] + queued[Lane.NORMAL],
             "parked": queued[Lane.PARKED],
+            "batch_events": min((pump.batch.events for pump in self._pumps), default=0),
             "queued_bytes": sum(pump.queued_bytes for pump in self._pumps),
             "idle_ms": now_ms - max((pump.progress_ms for pump in self._pumps), default=now_ms),
             "breaker": worst_breaker(

@@ -40,6 +40,7 @@ from ray_tracking.pipeline.route import Submission
 ShardCall = Callable[[int, bytes], Awaitable[bytes]]
 
 _REPEAT_AFTER_S = 0.1
+_RECENT_S = 1.0
 _HIGH = LANES.index(Lane.HIGH)
 #: A call that carries nothing: does the shard answer?
 _NOTHING = pack([])
@@ -171,6 +172,13 @@ class Gatherer:
 
     def _full(self) -> Outcome:
         return Outcome(Verdict.FULL, retry_after_s=self.room_in_s())
+
+    @property
+    def linger_s(self) -> float:
+        """How far apart the calls to a shard begin now; 0 where none was made for a while."""
+        now_s = time.monotonic()
+        recent = [q for q in self._queues.values() if now_s - q.last_call_s < _RECENT_S]
+        return max((self._policy.linger_of(queue.last_events) for queue in recent), default=0.0)
 
     def room_in_s(self) -> float:
         """When what waits now has probably gone on to the shards: 1 to 30 seconds."""

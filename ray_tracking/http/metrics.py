@@ -55,14 +55,28 @@ class _Snapshot(Collector):
             "0 normal, 1 warning, 2 critical, 3 emergency.",
             list(Level).index(self._snapshot["level"]),
         )
+        # Both follow the load: pipeline/batching.py, and GatherPolicy in pipeline/gather.py.
+        yield GaugeMetricFamily(
+            f"{_PREFIX}_flush_events",
+            "How many events a writer stores in one transaction at most now.",
+            min((writer["batch_events"] for writer in self._known("writers")), default=0),
+        )
+        yield GaugeMetricFamily(
+            f"{_PREFIX}_linger_seconds",
+            "How far apart a replica begins its calls to a shard now.",
+            max((report.linger_s for report in self._snapshot["replicas"]), default=0.0),
+        )
         breakers = GaugeMetricFamily(
             f"{_PREFIX}_circuit_breaker", "0 closed, 1 half open, 2 open.", labels=["name"]
         )
         for name, part in (("redis", "shards"), ("database", "writers")):
-            known = [status for status in self._snapshot[part] if status is not None]
-            state = worst_breaker(known)["state"]
+            state = worst_breaker(self._known(part))["state"]
             breakers.add_metric([name], _BREAKER_STATES.index(state))
         yield breakers
+
+    def _known(self, part: str) -> list[Mapping[str, Any]]:
+        """What those that are not silent said."""
+        return [status for status in self._snapshot[part] if status is not None]
 
 
 class Metrics:

@@ -190,5 +190,8 @@ class GatherPolicy:
         """
         if events >= self.max_call_events:
             return 0.0
-        linger_s = min(self.linger_s, self.linger_per_event_s * last_events)
-        return max(0.0, linger_s - since_last_s)
+        return max(0.0, self.linger_of(last_events) - since_last_s)
+
+    def linger_of(self, last_events: int) -> float:
+        """How far apart calls begin, after one with so many events, in seconds."""
+        return min(self.linger_s, self.linger_per_event_s * last_events)

@@ -32,6 +32,8 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     #: Why its spool takes nothing, or None.
     spool_trouble: str | None = None
+    #: How far apart its calls to a shard begin.
+    linger_s: float = 0.0
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):

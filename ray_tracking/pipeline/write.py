@@ -73,12 +73,13 @@ class FlushPolicy:
     max_age_ms: int = 100
     max_queue_bytes: int = 32 * 1024 * 1024
 
-    def wait_ms(self, events: int, age_ms: float) -> float:
+    def wait_ms(self, events: int, age_ms: float, enough: int) -> float:
         """
         How long to wait with the next flush; 0 when it is due.
 
         Args:
             events: How many are waiting.
             age_ms: How long the oldest has waited here.
+            enough: How many make a flush.
         """
-        return 0.0 if events >= self.max_events else max(0.0, self.max_age_ms - age_ms)
+        return 0.0 if events >= enough else max(0.0, self.max_age_ms - age_ms)

@@ -159,8 +159,9 @@ def test_a_reader_that_is_behind_the_trimmed_log_says_so() -> None:
 def test_a_flush_is_due_when_it_is_full_or_old() -> None:
     policy = FlushPolicy(max_events=1000, max_age_ms=100)
 
-    assert policy.wait_ms(1000, 0) == 0
-    assert policy.wait_ms(999, 100) == 0
-    assert policy.wait_ms(1, 250) == 0
-    assert policy.wait_ms(999, 30) == 70
-    assert FlushPolicy(max_age_ms=0).wait_ms(1, 0) == 0
+    assert policy.wait_ms(1000, 0, 1000) == 0
+    assert policy.wait_ms(999, 100, 1000) == 0
+    assert policy.wait_ms(1, 250, 1000) == 0
+    assert policy.wait_ms(999, 30, 1000) == 70
+    assert policy.wait_ms(999, 30, 500) == 0
+    assert FlushPolicy(max_age_ms=0).wait_ms(1, 0, 1000) == 0
