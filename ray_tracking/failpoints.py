@@ -31,6 +31,8 @@ POINTS = (
     "writer.copied",
     "writer.committed",
     "writer.letter",
+    "roller.counted",
+    "roller.committed",
 )
 
 _directory: Path | None = None

@@ -8,7 +8,7 @@ and what they stand for move in one transaction.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,9 +61,17 @@ class Pump:
         lane: Which lane of its partitions.
         budget: Of the campaigns, shared by the pumps of a writer.
         clock: Unix milliseconds, never going back.
+        stored: Called when rows were stored.
     """
 
-    def __init__(self, config: WriterConfig, lane: Lane, budget: Budget, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: WriterConfig,
+        lane: Lane,
+        budget: Budget,
+        clock: Clock,
+        stored: Callable[[], None],
+    ) -> None:
         wheres = [(number, LANES.index(lane)) for number in config.partitions]
         name = f"{config.name}-{lane}"
         self.lane = lane
@@ -74,6 +82,7 @@ class Pump:
         self._policy = replace(config.flush, max_age_ms=0) if lane is Lane.HIGH else config.flush
         self._budget = budget
         self._clock = clock
+        self._tell_stored = stored
         self._changed = Signal()
         self._backlog = Backlog(wheres, config.flush.max_queue_bytes)
         charged = None if lane is Lane.PARKED else budget
@@ -187,6 +196,7 @@ class Pump:
                 self.batches += 1
                 self.progress_ms = self._clock()
                 self._changed.send()
+                self._tell_stored()
             else:
                 self._rested_at = self._backlog.added
                 await self._changed.wait(_ASK_AGAIN_MS if self._backlog.events else None)

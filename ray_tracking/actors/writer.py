@@ -4,6 +4,7 @@ The writer: reads the log behind the shards and turns its entries into rows.
 A pump for each lane, with its own positions and its own connections, so that a bounce does
 not queue behind a backlog of opens, and nothing behind what is parked. They begin when each
 has taken over and what an earlier writer may have died of is stored, one after the other.
+Beside them, on a connection of its own, a roller counts what they have stored.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any
 import structlog
 
 from ray_tracking.actors.pump import Pump, WriterConfig
+from ray_tracking.actors.roller import Roller
 from ray_tracking.clock import Clock
 from ray_tracking.errors import Fenced
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.books import Books
 from ray_tracking.pipeline.overview import worst_breaker
 from ray_tracking.pipeline.parked import Budget
+from ray_tracking.stores.rolling import RollupWriter
 from ray_tracking.tasks import wanted
 
 log = structlog.get_logger("ray_tracking.writer")
@@ -41,6 +44,11 @@ class Writer:
         self._die = die
         self._clock = clock
         self._pumps: list[Pump] = []
+        name = f"{config.name}-rollups"
+        self._roller = Roller(
+            RollupWriter(config.database_url, config.database_schema, name, config.partitions),
+            clock,
+        )
         self._task: asyncio.Task[None] | None = None
         self._has_taken_over = False
 
@@ -48,7 +56,9 @@ class Writer:
         """Begin to work. Safe to call again."""
         if self._task is None:
             budget = Budget(self._config.rate)
-            self._pumps = [Pump(self._config, lane, budget, self._clock) for lane in LANES]
+            self._pumps = [
+                Pump(self._config, lane, budget, self._clock, self._roller.call) for lane in LANES
+            ]
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -64,6 +74,7 @@ class Writer:
             async with asyncio.TaskGroup() as group:
                 for pump in self._pumps:
                     group.create_task(pump.run())
+                group.create_task(self._roller.run())
         except* Fenced as fenced:
             reason = str(_innermost(fenced))
             log.error("writer ends", writer=self._config.name, reason=reason)
@@ -73,10 +84,16 @@ class Writer:
             self._die(str(_innermost(failed)))
 
     async def drain(self) -> None:
-        """Return when all that stands in the log is stored, but what is parked without budget."""
+        """
+        Return when all that stands in the log is stored and counted.
+
+        What is parked and has no budget stays.
+        """
         # What is parked may go when the others were read.
         await asyncio.gather(*[pump.drain() for pump in self._pumps if pump.lane != Lane.PARKED])
         await asyncio.gather(*[pump.drain() for pump in self._pumps if pump.lane == Lane.PARKED])
+        if self._pumps:
+            await self._roller.drain()
 
     async def close(self) -> None:
         """Stop working and let go of every connection. A flush under way is rolled back."""
@@ -85,6 +102,7 @@ class Writer:
             await asyncio.gather(self._task, return_exceptions=True)
         for pump in self._pumps:
             await pump.close()
+        await self._roller.close()
 
     async def status(self) -> dict[str, Any]:
         """Figures for health and stats; answers only while the loop is alive."""
@@ -107,6 +125,7 @@ class Writer:
             "breaker": worst_breaker(
                 {"breaker": pump.flusher.breaker.describe(now_ms)} for pump in self._pumps
             ),
+            "rollups": self._roller.status(),
             "trouble": next((pump.trouble for pump in self._pumps if pump.trouble), None),
         }
 

@@ -38,7 +38,7 @@ class Query:
         self._ports.access.require(request.scope, "read")
         try:
             campaign_id = _read_campaign(request)
-            counts = await self._ports.queries.stats(campaign_id)
+            counts = await self._ports.queries.rollups.stats(campaign_id)
         except InvalidEvent as error:
             return JSONResponse(answer.invalid(error), 422)
         except StoreUnavailable:

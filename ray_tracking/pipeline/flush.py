@@ -43,6 +43,15 @@ class Move(NamedTuple):
     def events(self) -> int:
         return sum(entry.header.count for entry in self.entries)
 
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the first of its events was received; None where there is none."""
+        ids = [entry.header.event_ids for entry in self.entries]
+        # The time is the first six bytes of an id, and ids compare as their times do.
+        oldest = (min(raw[at : at + 6] for at in range(0, len(raw), 16)) for raw in ids if raw)
+        first = min(oldest, default=None)
+        return None if first is None else received_ms(first)
+
 
 class Refusal(NamedTuple):
     """Why an event cannot be a row."""

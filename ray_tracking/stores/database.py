@@ -7,6 +7,7 @@ that a stopped or unreachable owner holds no lock for long.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -48,15 +49,19 @@ def session_settings(schema: str, name: str) -> dict[str, str]:
     return {**_SESSION, "application_name": name, "search_path": schema}
 
 
-async def connect(url: str, schema: str, name: str) -> asyncpg.Connection[Any]:
+async def connect(
+    url: str, schema: str, name: str, settings: Mapping[str, str] | None = None
+) -> asyncpg.Connection[Any]:
     """
-    Open one connection.
+    Open one connection; ``settings`` are more of what its session sets.
 
     Raises:
         OSError, TimeoutError, asyncpg.PostgresError: If it cannot be had.
     """
     return await asyncpg.connect(
-        url, timeout=_CONNECT_TIMEOUT_S, server_settings=session_settings(schema, name)
+        url,
+        timeout=_CONNECT_TIMEOUT_S,
+        server_settings={**session_settings(schema, name), **(settings or {})},
     )
 
 
@@ -149,6 +154,10 @@ async def _check_partitions(connection: asyncpg.Connection[Any], partitions: int
         "SELECT p, l FROM generate_series(0, $1 - 1) p, "
         "unnest('{high,normal,parked}'::text[]) l ON CONFLICT DO NOTHING",
         partitions,
+    )
+    await connection.execute(
+        "INSERT INTO rollup_positions (log_partition, log_lane) "
+        "SELECT log_partition, log_lane FROM log_positions ON CONFLICT DO NOTHING"
     )
 
 

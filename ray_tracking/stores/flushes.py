@@ -27,18 +27,29 @@ from ray_tracking.stores.database import create_partition, partition_name
 from ray_tracking.stores.letters import flip, write_letters
 from ray_tracking.stores.positions import BOOK_COLUMNS, books_of, where_of
 
+_BOOKS = ", ".join(f"p.{column}" for column in BOOK_COLUMNS.split(", "))
+
+#: Where there is nothing to be counted.
+_NEVER = 2**53
+
 _MOVE = f"""
 UPDATE log_positions p
-SET epoch = m.new_epoch, seq = m.new_seq, rows_total = rows_total + m.its_rows,
+SET epoch = m.new_epoch, seq = m.new_seq, rows_total = p.rows_total + m.its_rows,
     dead_total = dead_total + m.its_dead, discarded_total = discarded_total + m.its_discarded,
-    attempts = 1, trying_index = NULL, deadly = '{{}}', updated_at = now()
+    attempts = 1, trying_index = NULL, deadly = '{{}}', updated_at = now(),
+    -- Where all before this is counted, what is still to be counted begins here.
+    oldest_ms = coalesce(
+        least(m.its_oldest_ms, CASE WHEN (r.epoch, r.seq) < (p.epoch, p.seq) THEN p.oldest_ms END),
+        {_NEVER})
 FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-            $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
+            $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
      m(its_partition, its_lane, old_epoch, old_seq, new_epoch, new_seq, its_writer,
-       its_rows, its_dead, its_discarded)
+       its_rows, its_dead, its_discarded, its_oldest_ms)
+     JOIN rollup_positions r
+     ON r.log_partition = m.its_partition AND r.log_lane = m.its_lane
 WHERE p.log_partition = m.its_partition AND p.log_lane = m.its_lane
   AND p.epoch = m.old_epoch AND p.seq = m.old_seq AND p.writer_epoch = m.its_writer
-RETURNING log_partition, log_lane, {BOOK_COLUMNS}
+RETURNING p.log_partition, p.log_lane, {_BOOKS}
 """
 
 
@@ -187,4 +198,5 @@ def _columns(
         [move.events - dead[move.where] - lost[move.where] for move in moves],
         [dead[move.where] for move in moves],
         [lost[move.where] for move in moves],
+        [move.oldest_ms for move in moves],
     )

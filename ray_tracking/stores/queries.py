@@ -1,4 +1,4 @@
-"""Reading back: a campaign's figures and its events, straight from the rows."""
+"""Reading back: the events of a campaign."""
 
 from __future__ import annotations
 
@@ -12,29 +12,8 @@ from ray_tracking.pipeline.rows import event_data, iso_utc
 from ray_tracking.stores.cursor import Cursor, cut_page
 from ray_tracking.stores.database import AWAY, open_pool
 from ray_tracking.stores.dead_letters import DeadLetterStore
+from ray_tracking.stores.rollups import Rollups
 from ray_tracking.stores.rows import StoreUnavailable
-
-_STATS = """
-SELECT
-  count(*) FILTER (WHERE event_type = 'EMAIL_SENT') AS sent,
-  count(*) FILTER (WHERE event_type = 'EMAIL_DELIVERED') AS delivered,
-  count(*) FILTER (WHERE event_type = 'EMAIL_OPEN' AND human) AS opens,
-  count(DISTINCT lead_id) FILTER (WHERE event_type = 'EMAIL_OPEN' AND human) AS unique_opens,
-  count(*) FILTER (WHERE event_type = 'LINK_CLICK' AND human) AS clicks,
-  count(DISTINCT lead_id) FILTER (WHERE event_type = 'LINK_CLICK' AND human) AS unique_clicks,
-  count(*) FILTER (WHERE event_type = 'EMAIL_REPLY') AS replies,
-  count(DISTINCT lead_id) FILTER (WHERE event_type = 'EMAIL_REPLY') AS unique_replies,
-  count(*) FILTER (WHERE event_type = 'EMAIL_BOUNCE' AND bounce_type = 'hard') AS hard,
-  count(*) FILTER (WHERE event_type = 'EMAIL_BOUNCE' AND bounce_type = 'soft') AS soft,
-  count(*) FILTER (WHERE event_type = 'EMAIL_BOUNCE' AND bounce_type = 'complaint') AS complaint,
-  count(*) FILTER (WHERE event_type = 'EMAIL_BOUNCE' AND bounce_type = 'suppression')
-    AS suppression,
-  count(*) FILTER (WHERE event_type = 'EMAIL_OPEN' AND NOT human) AS machine_opens,
-  count(*) FILTER (WHERE event_type = 'LINK_CLICK' AND NOT human) AS machine_clicks,
-  min(occurred_at) AS first_event_at, max(occurred_at) AS last_event_at
-FROM (SELECT *, agent IS DISTINCT FROM 'machine' AS human
-      FROM events WHERE campaign_id = $1) e
-"""
 
 _EVENTS = """
 SELECT event_id, event_type, campaign_id, lead_id, email_id, account_id, client_event_id,
@@ -70,6 +49,7 @@ class Queries:
         self._pool = pool
         #: On the same connections.
         self.dead_letters = DeadLetterStore(pool)
+        self.rollups = Rollups(pool)
 
     @classmethod
     async def open(cls, url: str, schema: str) -> Queries:
@@ -79,20 +59,6 @@ class Queries:
     async def close(self) -> None:
         """Let go of every connection."""
         self._pool.terminate()
-
-    async def stats(self, campaign_id: str) -> Mapping[str, Any]:
-        """
-        A campaign's figures, by column name of the query.
-
-        Raises:
-            StoreUnavailable: If Postgres does not answer.
-        """
-        try:
-            row = await self._pool.fetchrow(_STATS, campaign_id)
-        except AWAY as error:
-            raise StoreUnavailable(str(error)) from error
-        assert row is not None, "an aggregate has one row"
-        return dict(row)
 
     async def events(
         self, campaign_id: str, chosen: EventFilter, *, limit: int, after: Cursor | None

@@ -5,9 +5,7 @@ one transaction, so the position in Postgres is the truth, also after an unclear
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import asyncpg
@@ -19,15 +17,12 @@ from ray_tracking.pipeline.append import EntryId
 from ray_tracking.pipeline.books import Books
 from ray_tracking.pipeline.care import Standing
 from ray_tracking.pipeline.flush import Move, Place, Refusal, Where
-from ray_tracking.stores.database import connect
-from ray_tracking.stores.failures import UNCLEAR, StoreRefused, StoreUnavailable, understood
+from ray_tracking.stores.failures import StoreRefused, StoreUnavailable
 from ray_tracking.stores.flushes import Flushes
 from ray_tracking.stores.positions import BOOK_COLUMNS, PositionReader, books_of, where_of
+from ray_tracking.stores.session import Session
 
 __all__ = ["PositionReader", "RowWriter", "StoreRefused", "StoreUnavailable", "Where"]
-
-#: A session that has not answered by then is given up, and what it did is unclear.
-ANSWER_WITHIN_S = 30.0
 
 _TAKE_OVER = f"""
 UPDATE log_positions SET
@@ -50,12 +45,6 @@ UPDATE log_positions SET trying_index = $4
 WHERE log_partition = $1 AND log_lane = $2 AND writer_epoch = $3
 """
 
-_END_PREDECESSORS = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid()
-  AND usename = current_user
-"""
-
 
 class RowWriter:
     """
@@ -72,24 +61,20 @@ class RowWriter:
     """
 
     def __init__(self, url: str, schema: str, name: str, wheres: Iterable[Where]) -> None:
-        self._url = url
-        self._schema = schema
         self._name = name
-        # With the schema, because two deployments may share a database; Postgres cuts at 63.
-        self._session_name = f"{name} {schema}"[:63]
+        self._session = Session(url, schema, name)
         wheres = set(wheres)
         self._partitions = sorted({partition for partition, _ in wheres})
         self._lanes = [LANES[lane] for lane in sorted({lane for _, lane in wheres})]
         self._epochs: dict[Where, int] = {}
         self._flushes = Flushes()
-        self._connection: asyncpg.Connection[Any] | None = None
         #: What became of the events of each stream, as committed.
         self.books: dict[Where, Books] = {}
 
     async def take_over(self) -> dict[Where, Standing]:
         """Become the writer of these positions, and end the predecessor's sessions."""
-        async with self._session() as connection:
-            await connection.fetch(_END_PREDECESSORS, self._session_name)
+        async with self._session.use() as connection:
+            await self._session.end_predecessors(connection)
             rows = await connection.fetch(_TAKE_OVER, self._partitions, self._lanes)
         self._epochs = {where_of(row): row["writer_epoch"] for row in rows}
         self.books = {where_of(row): books_of(row) for row in rows}
@@ -112,7 +97,7 @@ class RowWriter:
             Fenced: If another writer has taken over.
         """
         partition, lane = where
-        async with self._session() as connection:
+        async with self._session.use() as connection:
             moved = await connection.execute(
                 _TRY, partition, LANES[lane].value, self._epochs[where], index
             )
@@ -132,7 +117,7 @@ class RowWriter:
         Raises:
             Fenced: If another writer has taken over.
         """
-        async with self._session() as connection:
+        async with self._session.use() as connection:
             booked = await self._write(connection, moves, letters)
             await connection.execute("COMMIT")
         failpoints.reach("writer.committed")
@@ -142,7 +127,7 @@ class RowWriter:
         self, moves: list[Move], letters: Mapping[Place, Refusal], only: Collection[Place]
     ) -> None:
         """Do the same as :meth:`flush` with some of the rows, and roll it back."""
-        async with self._session() as connection:
+        async with self._session.use() as connection:
             await self._write(connection, moves, letters, only)
             await connection.execute("ROLLBACK")
 
@@ -153,7 +138,7 @@ class RowWriter:
         Raises:
             Fenced: If another writer has taken over meanwhile.
         """
-        async with self._session() as connection:
+        async with self._session.use() as connection:
             rows = await connection.fetch(_POSITIONS, self._partitions, self._lanes)
         if any(row["writer_epoch"] != self._epochs[where_of(row)] for row in rows):
             raise Fenced(f"{self._name}: another writer has taken over")
@@ -167,9 +152,7 @@ class RowWriter:
 
     async def close(self) -> None:
         """Drop the connection; the next call opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+        await self._session.close()
 
     async def _write(
         self,
@@ -182,44 +165,3 @@ class RowWriter:
         if len(booked) != len(moves):
             raise Fenced(f"{self._name}: a position is not where it was left")
         return booked
-
-    # -- the session -------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[asyncpg.Connection[Any]]:
-        """
-        The connection, for as long as it is alive and nothing is left open on it.
-
-        What Postgres refused is rolled back. Anything else that goes wrong ends the
-        session without a word: a dead network would not answer a ROLLBACK either, and a
-        task that is being cancelled must not wait for it.
-        """
-        connection = await self._connected()
-        timer = asyncio.get_running_loop().call_later(ANSWER_WITHIN_S, connection.terminate)
-        try:
-            try:
-                yield connection
-            except asyncpg.PostgresError:
-                if not connection.is_closed():
-                    await connection.execute("ROLLBACK")
-                raise
-        except Exception as error:
-            meant = understood(error, connected=not connection.is_closed())
-            if not isinstance(meant, StoreRefused):
-                await self.close()
-            if meant is not None:
-                raise meant from error
-            raise
-        except BaseException:
-            await self.close()
-            raise
-        finally:
-            timer.cancel()
-
-    async def _connected(self) -> asyncpg.Connection[Any]:
-        if self._connection is None or self._connection.is_closed():
-            try:
-                self._connection = await connect(self._url, self._schema, self._session_name)
-            except (*UNCLEAR, asyncpg.PostgresError) as error:
-                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-        return self._connection

@@ -385,7 +385,7 @@ async def test_a_session_that_is_ended_under_a_question_is_a_503(stack: Stack) -
     service = await stack.service()
     await service.get("/campaigns/c/stats")
     await stack.sql("BEGIN")
-    await stack.sql("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+    await stack.sql("LOCK TABLE rollup_totals IN ACCESS EXCLUSIVE MODE")
     asking = asyncio.create_task(service.get("/campaigns/c/stats"))
     await eventually(lambda: stack.sql(_WAITING))
 

@@ -19,7 +19,7 @@ from ray_tracking.pipeline.gather import Verdict
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.route import Submission
 from ray_tracking.pipeline.rows import COLUMNS
-from ray_tracking.stores import rows as rows_module
+from ray_tracking.stores import session as session_module
 from ray_tracking.stores.database import partition_name
 from tests.support.proxy import Fault
 from tests.support.stack import HIGH, NORMAL, PARKED, Owner, Scribe, Stack
@@ -366,7 +366,7 @@ async def test_a_network_that_died_without_a_word_is_given_up(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody closes the connection, so nothing but a time-out of our own ends the wait."""
-    monkeypatch.setattr(rows_module, "ANSWER_WITHIN_S", 0.3)
+    monkeypatch.setattr(session_module, "ANSWER_WITHIN_S", 0.3)
     owner = await stack.shard()
     proxy, url = await stack.postgres_proxy()
     scribe = await stack.writer(database_url=url)
