@@ -146,7 +146,7 @@ class RollupWriter:
             rows = await connection.fetchval(_FOLD, *_columns(streams, ends), oldest_ms)
             failpoints.reach("roller.counted")
             left = await self._move(connection, streams, ends, max_rows)
-            await connection.execute("COMMIT")
+            await connection.execute("END")
         failpoints.reach("roller.committed")
         return Step(rows, left)
 

@@ -25,6 +25,9 @@ from tests.support.proxy import Fault
 from tests.support.stack import HIGH, NORMAL, PARKED, Owner, Scribe, Stack
 from tests.support.waiting import eventually
 
+#: Of a flush; a step of the roller ends with END.
+COMMIT = b"COMMIT"
+
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 
 AT = "2026-11-20T21:15:30.123456+02:00"
@@ -300,7 +303,7 @@ async def test_a_writer_that_was_paused_in_a_flush_cannot_finish_it_after_a_take
     zombie = await stack.writer(database_url=url)
     acknowledged = await submit(owner, stack.event())
     await assert_rows_are(stack, acknowledged)
-    proxy.strike(b"COMMIT", Fault.HOLD_REQUEST)
+    proxy.strike(COMMIT, Fault.HOLD_REQUEST)
     acknowledged |= await submit(owner, stack.event())
     await proxy.struck()
 
@@ -323,7 +326,7 @@ async def test_a_commit_that_nobody_answered_counts_once(stack: Stack, fault: Fa
     scribe = await stack.writer(database_url=url)
     acknowledged = await submit(owner, stack.event())
     await assert_rows_are(stack, acknowledged)
-    proxy.strike(b"COMMIT", fault)
+    proxy.strike(COMMIT, fault)
 
     acknowledged |= await submit(owner, *[stack.event() for _ in range(5)])
     await proxy.struck()
@@ -340,7 +343,7 @@ async def test_a_commit_that_arrives_after_it_was_given_up_counts_once(stack: St
     scribe = await stack.writer(database_url=url)
     acknowledged = await submit(owner, stack.event())
     await assert_rows_are(stack, acknowledged)
-    proxy.strike(b"COMMIT", Fault.HOLD_REQUEST)
+    proxy.strike(COMMIT, Fault.HOLD_REQUEST)
     acknowledged |= await submit(owner, stack.event())
     await proxy.struck()
     proxy.hang_up()
