@@ -23,6 +23,7 @@ from ray_tracking.http.asgi import (
     send_json,
 )
 from ray_tracking.http.dead_letters import DeadLetters
+from ray_tracking.http.figures import Figures
 from ray_tracking.http.health import Health, proxy_health, proxy_routes
 from ray_tracking.http.hot import Hot, asgi
 from ray_tracking.http.ingest import Ingest
@@ -96,7 +97,7 @@ class App:
 
 def _starlette(ports: Ports) -> Starlette:
     query, health, letters = Query(ports), Health(ports), DeadLetters(ports)
-    metrics = Metrics(ports)
+    metrics, figures = Metrics(ports), Figures(ports)
     openapi = document(ports.settings.public_base_url)
 
     async def show_openapi(request: Request) -> Response:
@@ -105,8 +106,14 @@ def _starlette(ports: Ports) -> Starlette:
     return Starlette(
         routes=[
             # As a path: an id may hold a slash, which arrives here without its escape.
-            Route("/campaigns/{campaign_id:path}/stats", query.stats),
+            Route("/campaigns", figures.campaigns),
+            Route("/campaigns/{campaign_id:path}/stats", figures.stats),
+            Route("/campaigns/{campaign_id:path}/timeline", figures.timeline),
+            Route("/campaigns/{campaign_id:path}/links", figures.links),
+            Route("/campaigns/{campaign_id:path}/breakdown", figures.breakdown),
+            Route("/campaigns/{campaign_id:path}/verify", figures.verify),
             Route("/campaigns/{campaign_id:path}/events", query.events),
+            Route("/campaigns/{campaign_id:path}/leads/{lead_id:path}", query.lead),
             Route("/dead-letters", letters.browse),
             Route("/dead-letters/redrive", letters.redrive_many, methods=["POST"]),
             Route("/dead-letters/{letter_id}", letters.one, methods=["GET", "DELETE"]),

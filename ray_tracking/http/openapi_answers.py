@@ -55,6 +55,7 @@ _DETAILS: Schema = {
 _FAILED: Schema = {"const": False}
 _DISCARDED: Schema = {"const": LetterStatus.DISCARDED.value}
 _CURSOR = _or_null({"type": "string", "description": "Send it as `after` for the next page."})
+_BOUNCES = _object(dict.fromkeys(("hard", "soft", "complaint", "suppression"), _COUNT))
 
 ANSWERS: dict[str, Schema] = {
     "EventType": {"type": "string", "enum": [kind.value for kind in EventType]},
@@ -148,7 +149,7 @@ ANSWERS: dict[str, Schema] = {
                 ),
                 _COUNT,
             ),
-            "bounces": _object(dict.fromkeys(("hard", "soft", "complaint", "suppression"), _COUNT)),
+            "bounces": _BOUNCES,
             "machineOpens": _COUNT,
             "machineClicks": _COUNT,
             "rates": _object(
@@ -159,6 +160,97 @@ ANSWERS: dict[str, Schema] = {
             "asOf": _TIME,
         },
         description="Totals and uniques leave machines out. Rates are fractions, null at zero.",
+    ),
+    "CampaignPage": _object(
+        {"items": {"type": "array", "items": ref("CampaignStats")}, "next": _CURSOR}
+    ),
+    "Timeline": _object(
+        {
+            "items": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "bucketStart": _TIME,
+                        "counts": {
+                            "type": "object",
+                            "propertyNames": ref("EventType"),
+                            "additionalProperties": {"type": "integer", "minimum": 1},
+                            "description": "Events by people, of the types that there were.",
+                        },
+                    }
+                ),
+            },
+            "next": _CURSOR,
+        },
+        description="Buckets by the events' own times, in UTC; those without events are left out.",
+    ),
+    "LinkPage": _object(
+        {
+            "items": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "linkUrl": _STRING,
+                        "linkId": _or_null(_STRING),
+                        "clicks": _COUNT,
+                        "uniqueClicks": {**_COUNT, "description": "Leads that clicked it."},
+                    }
+                ),
+            },
+            "next": _CURSOR,
+        }
+    ),
+    "Breakdown": _object(
+        {
+            "campaignId": _STRING,
+            "devices": {"type": "array", "items": ref("Group")},
+            "countries": {"type": "array", "items": ref("Group")},
+            "bounces": _BOUNCES,
+        },
+        description="Opens and clicks by people, by type of device and by country.",
+    ),
+    "Group": _object(
+        {"name": _or_null({**_STRING, "description": "Null where not known."}), "count": _COUNT}
+    ),
+    "Check": _object(
+        {
+            "campaignId": _STRING,
+            "equal": {"type": "boolean", "description": "Whether there are no differences."},
+            "compared": {**_COUNT, "description": "How many figures."},
+            "differences": _COUNT,
+            "figures": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "figure": _STRING,
+                        "rollup": {"type": "integer"},
+                        "recount": {"type": "integer"},
+                    }
+                ),
+                "description": "The totals, and whatever differs. Times are microseconds.",
+            },
+        },
+        description="The figures against a recount of the rows, in one snapshot.",
+    ),
+    "LeadStory": _object(
+        {
+            "campaignId": _STRING,
+            "leadId": _STRING,
+            "state": _object(
+                {
+                    **dict.fromkeys(("sent", "delivered"), _COUNT),
+                    **dict.fromkeys(("opened", "clicked", "replied", "bounced"), _BOOLEAN),
+                    **dict.fromkeys(("opens", "clicks", "replies"), _COUNT),
+                    "bounces": _BOUNCES,
+                    **dict.fromkeys(("machineOpens", "machineClicks"), _COUNT),
+                    "firstEventAt": _or_null(_TIME),
+                    "lastEventAt": _or_null(_TIME),
+                }
+            ),
+            "items": {"type": "array", "items": ref("StoredEvent")},
+            "next": _CURSOR,
+        },
+        description="What one lead has done in a campaign, newest first.",
     ),
     "StoredEvent": _object(
         {

@@ -9,6 +9,7 @@ from ray_tracking.http import openapi_examples as examples
 from ray_tracking.http.openapi_answers import ref
 from ray_tracking.http.paging import DEFAULT_LIMIT, MAX_LIMIT
 from ray_tracking.pipeline.receive import JSON, NDJSON
+from ray_tracking.stores.folding import BUCKETS
 
 _Object = dict[str, Any]
 
@@ -101,17 +102,7 @@ def paths() -> _Object:
         "/pixel": _pixel("query", "t", "PixelByQuery"),
         "/click/{token}": _click("path", "token", "Click"),
         "/click": _click("query", "t", "ClickByQuery"),
-        "/campaigns/{campaign_id}/stats": {
-            "get": _operation(
-                "campaignStats",
-                "reading",
-                "A campaign's figures; zeros for one never seen",
-                "read",
-                {"200": _answer("The figures.", "CampaignStats"), **_refusals(405, 503)},
-                parameters=[campaign],
-            )
-        },
-        "/campaigns/{campaign_id}/events": {"get": _campaign_events(campaign)},
+        **_reading(campaign),
         **_dead_letters(),
         "/metrics": {
             "get": _operation(
@@ -246,6 +237,53 @@ def _click(place: str, parameter: str, name: str) -> _Object:
         },
     }
     return _hit(name, "A click; leads to the link", responses, place, parameter)
+
+
+def _reading(campaign: _Object) -> _Object:
+    def read(operation_id: str, summary: str, schema: str, *parameters: _Object) -> _Object:
+        answers = {"200": _answer("Found.", schema), **_refusals(405, 422, 503)}
+        return {
+            "get": _operation(
+                operation_id, "reading", summary, "read", answers, parameters=list(parameters)
+            )
+        }
+
+    bucket: _Object = {"enum": list(BUCKETS), "default": "hour"}
+    time = {"type": "string", "format": "date-time"}
+    lead = _parameter("path", "lead_id", {"type": "string"})
+    limit: _Object = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": MAX_LIMIT}
+    of = "/campaigns/{campaign_id}"
+    return {
+        "/campaigns": read(
+            "campaigns", "The totals of every campaign, by its id", "CampaignPage", *_PAGE
+        ),
+        f"{of}/stats": read(
+            "campaignStats", "A campaign's totals; zeros for one never seen", "CampaignStats",
+            campaign,
+        ),
+        f"{of}/timeline": read(
+            "campaignTimeline", "Events by minute, hour or day", "Timeline", campaign,
+            _parameter("query", "bucket", bucket),
+            _parameter("query", "from", time, "The bucket that this is in, and later ones."),
+            _parameter("query", "to", time, "Buckets that begin before this time."),
+            _parameter("query", "limit", limit),
+            _PAGE[1],
+        ),
+        f"{of}/links": read(
+            "campaignLinks", "The links that were clicked, most clicks first", "LinkPage",
+            campaign, *_PAGE,
+        ),
+        f"{of}/breakdown": read(
+            "campaignBreakdown", "Devices, countries, and why mail came back", "Breakdown", campaign
+        ),
+        f"{of}/verify": read(
+            "verifyCampaign", "The figures against a recount of the rows", "Check", campaign
+        ),
+        f"{of}/events": {"get": _campaign_events(campaign)},
+        f"{of}/leads/{{lead_id}}": read(
+            "campaignLead", "What one lead has done", "LeadStory", campaign, lead, *_PAGE
+        ),
+    }  # fmt: skip
 
 
 def _campaign_events(campaign: _Object) -> _Object:

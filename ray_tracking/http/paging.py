@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from ray_tracking.stores.cursor import Cursor
+from ray_tracking.stores.cursor import Cursor, decode_keys
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -22,12 +22,7 @@ def read_page(given: Mapping[str, str], wrong: list[tuple[str, str]]) -> tuple[i
         given: The query parameters.
         wrong: Gets an entry for each that is.
     """
-    limit, after = DEFAULT_LIMIT, None
-    if (text := given.get("limit")) is not None:
-        if re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= MAX_LIMIT:
-            limit = int(text)
-        else:
-            wrong.append(("limit", f"must be a number from 1 to {MAX_LIMIT}"))
+    limit, after = read_limit(given, wrong), None
     if (text := given.get("after")) is not None:
         try:
             after = Cursor.parse(text)
@@ -36,7 +31,33 @@ def read_page(given: Mapping[str, str], wrong: list[tuple[str, str]]) -> tuple[i
     return limit, after
 
 
-def page(items: Sequence[Any], following: Cursor | None) -> Response:
+def read_limit(
+    given: Mapping[str, str], wrong: list[tuple[str, str]], default: int = DEFAULT_LIMIT
+) -> int:
+    """How many items are asked for; ``wrong`` gets an entry if that is no such number."""
+    text = given.get("limit")
+    if text is None:
+        return default
+    if re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= MAX_LIMIT:
+        return int(text)
+    wrong.append(("limit", f"must be a number from 1 to {MAX_LIMIT}"))
+    return default
+
+
+def read_keys(
+    given: Mapping[str, str], wrong: list[tuple[str, str]], *kinds: type
+) -> tuple[Any, ...] | None:
+    """Where a list that is ordered by keys goes on: the keys, each of its type."""
+    if (text := given.get("after")) is None:
+        return None
+    try:
+        return decode_keys(text, *kinds)
+    except ValueError as error:
+        wrong.append(("after", str(error)))
+        return None
+
+
+def page(items: Sequence[Any], following: Cursor | str | None) -> Response:
     """A page, and where the next begins."""
     return JSONResponse({"items": items, "next": str(following) if following else None})
 

@@ -1,8 +1,8 @@
-"""Reading back over the API: a campaign's figures and its events."""
+"""Reading back over the API: the events of a campaign, and of one lead."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from ray_tracking.events import TYPES_BY_NAME, EventType
 from ray_tracking.http.paging import database_away, page, read_page
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
-from ray_tracking.pipeline.formulas import campaign_stats
+from ray_tracking.pipeline.formulas import lead_state
 from ray_tracking.pipeline.receive import NDJSON
 from ray_tracking.pipeline.rows import encode_json
 from ray_tracking.stores.cursor import Cursor
@@ -33,23 +33,11 @@ class Query:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
 
-    async def stats(self, request: Request) -> Response:
-        """``GET /campaigns/{id}/stats``."""
-        self._ports.access.require(request.scope, "read")
-        try:
-            campaign_id = _read_campaign(request)
-            counts = await self._ports.queries.rollups.stats(campaign_id)
-        except InvalidEvent as error:
-            return JSONResponse(answer.invalid(error), 422)
-        except StoreUnavailable:
-            return database_away()
-        return JSONResponse(campaign_stats(campaign_id, counts, as_of=datetime.now(UTC)))
-
     async def events(self, request: Request) -> Response:
         """``GET /campaigns/{id}/events``: a page, or all of them as NDJSON."""
         self._ports.access.require(request.scope, "read")
         try:
-            campaign_id = _read_campaign(request)
+            campaign_id = read_id(request, "campaign_id")
             chosen, limit, after = _read_parameters(request)
         except InvalidEvent as error:
             return JSONResponse(answer.invalid(error), 422)
@@ -64,18 +52,48 @@ class Query:
             return database_away()
         return page(items, cursor)
 
+    async def lead(self, request: Request) -> Response:
+        """``GET /campaigns/{id}/leads/{leadId}``: what one lead has done, newest first."""
+        self._ports.access.require(request.scope, "read")
+        wrong: list[tuple[str, str]] = []
+        try:
+            campaign_id = read_id(request, "campaign_id")
+            lead_id = read_id(request, "lead_id")
+            limit, after = read_page(request.query_params, wrong)
+            if wrong:
+                raise InvalidEvent(wrong)
+            counts = await self._ports.queries.lead(campaign_id, lead_id)
+            items, cursor = await self._ports.queries.events(
+                campaign_id, EventFilter(lead_id=lead_id), limit=limit, after=after
+            )
+        except InvalidEvent as error:
+            return JSONResponse(answer.invalid(error), 422)
+        except StoreUnavailable:
+            return database_away()
+        return JSONResponse(
+            {
+                "campaignId": campaign_id,
+                "leadId": lead_id,
+                "state": lead_state(counts),
+                "items": items,
+                "next": str(cursor) if cursor else None,
+            }
+        )
 
-def _read_campaign(request: Request) -> str:
+
+def read_id(request: Request, name: str) -> str:
     """
-    The campaign in the path.
+    An identifier in the path.
 
     Raises:
         InvalidEvent: If no text in Postgres can be it.
     """
-    campaign_id: str = request.path_params["campaign_id"]
-    if "\0" in campaign_id:
-        raise InvalidEvent([("campaignId", "must not contain control characters")])
-    return campaign_id
+    text: str = request.path_params[name]
+    if "\0" in text:
+        head, *tail = name.split("_")
+        field = head + "".join(part.capitalize() for part in tail)
+        raise InvalidEvent([(field, "must not contain control characters")])
+    return text
 
 
 def _read_parameters(request: Request) -> tuple[EventFilter, int, Cursor | None]:
@@ -90,11 +108,18 @@ def _read_parameters(request: Request) -> tuple[EventFilter, int, Cursor | None]
     event_type = given.get("type")
     if event_type is not None and event_type not in TYPES_BY_NAME:
         wrong.append(("type", f"is not one of {', '.join(EventType)}"))
-    span = [_read_time(given.get(name), name, wrong) for name in ("from", "to")]
+    span = read_span(given, wrong)
     limit, after = read_page(given, wrong)
     if wrong:
         raise InvalidEvent(wrong)
     return EventFilter(event_type, *span), limit, after
+
+
+def read_span(
+    given: Mapping[str, str], wrong: list[tuple[str, str]]
+) -> tuple[datetime | None, datetime | None]:
+    """The times ``from`` and ``to``; ``wrong`` gets an entry for each that is none."""
+    return _read_time(given.get("from"), "from", wrong), _read_time(given.get("to"), "to", wrong)
 
 
 def _read_time(text: str | None, name: str, wrong: list[tuple[str, str]]) -> datetime | None:

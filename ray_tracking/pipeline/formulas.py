@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from ray_tracking.events import EventType
 from ray_tracking.pipeline.rows import iso_utc
 
 
@@ -35,7 +36,7 @@ def campaign_stats(
         "uniqueClicks": counts["unique_clicks"],
         "replies": counts["replies"],
         "uniqueReplies": counts["unique_replies"],
-        "bounces": {name: counts[name] for name in ("hard", "soft", "complaint", "suppression")},
+        "bounces": _bounces(counts),
         "machineOpens": counts["machine_opens"],
         "machineClicks": counts["machine_clicks"],
         "rates": {
@@ -49,6 +50,75 @@ def campaign_stats(
         "lastEventAt": _time(counts["last_event_at"]),
         "asOf": iso_utc(as_of),
     }
+
+
+def timeline_item(bucket_start: datetime, counts: Mapping[str, int]) -> dict[str, Any]:
+    """
+    A bucket of a timeline as the API shows it.
+
+    Args:
+        bucket_start: When it begins.
+        counts: Events by people in it, by type.
+    """
+    ordered = {kind.value: counts[kind] for kind in EventType if counts.get(kind)}
+    return {"bucketStart": iso_utc(bucket_start), "counts": ordered}
+
+
+def link_item(link: Mapping[str, Any]) -> dict[str, Any]:
+    """A link as the API shows it, from its columns."""
+    return {
+        "linkUrl": link["link_url"],
+        "linkId": link["link_id"],
+        "clicks": link["clicks"],
+        "uniqueClicks": link["unique_clicks"],
+    }
+
+
+def breakdown(
+    campaign_id: str,
+    counts: Mapping[str, Any],
+    devices: Iterable[tuple[str, int]],
+    countries: Iterable[tuple[str, int]],
+) -> dict[str, Any]:
+    """
+    Who opened and clicked, and why mail came back.
+
+    Args:
+        campaign_id: Whose.
+        counts: The plain counts.
+        devices: Opens and clicks by people, by type of device; the largest first.
+        countries: The same by country.
+    """
+    return {
+        "campaignId": campaign_id,
+        "devices": [{"name": name or None, "count": count} for name, count in devices],
+        "countries": [{"name": name or None, "count": count} for name, count in countries],
+        "bounces": _bounces(counts),
+    }
+
+
+def lead_state(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """What one lead has done, from the plain counts of its events."""
+    return {
+        "sent": counts["sent"],
+        "delivered": counts["delivered"],
+        "opened": counts["opens"] > 0,
+        "clicked": counts["clicks"] > 0,
+        "replied": counts["replies"] > 0,
+        "bounced": counts["hard"] + counts["soft"] > 0,
+        "opens": counts["opens"],
+        "clicks": counts["clicks"],
+        "replies": counts["replies"],
+        "bounces": _bounces(counts),
+        "machineOpens": counts["machine_opens"],
+        "machineClicks": counts["machine_clicks"],
+        "firstEventAt": _time(counts["first_event_at"]),
+        "lastEventAt": _time(counts["last_event_at"]),
+    }
+
+
+def _bounces(counts: Mapping[str, Any]) -> dict[str, int]:
+    return {name: counts[name] for name in ("hard", "soft", "complaint", "suppression")}
 
 
 def _rate(part: int, whole: int) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -12,8 +13,6 @@ from uuid import UUID
 # In whole numbers: a float of seconds would lose a microsecond now and then.
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Cursor(NamedTuple):
@@ -59,3 +58,30 @@ def cut_page(
         return rows, None
     last = rows[limit - 1]
     return rows[:limit], Cursor(last[at], last[key])
+
+
+def encode_keys(*keys: str | int) -> str:
+    """Where a page ended of a list that is ordered by these keys."""
+    raw = json.dumps(keys, ensure_ascii=False, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def decode_keys(text: str, *kinds: type) -> tuple[Any, ...]:
+    """
+    Read what :func:`encode_keys` wrote.
+
+    Args:
+        text: The cursor.
+        kinds: Of which type each key is.
+
+    Raises:
+        ValueError: If it is none of ours, or of another list.
+    """
+    try:
+        keys = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        keys = None
+    fits = isinstance(keys, list) and [type(key) for key in keys] == list(kinds)
+    if fits and not any("\0" in key for key in keys if isinstance(key, str)):
+        return tuple(keys)
+    raise ValueError("is not a cursor that this API gave out")

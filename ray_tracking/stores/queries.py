@@ -10,31 +10,46 @@ import asyncpg
 
 from ray_tracking.pipeline.rows import event_data, iso_utc
 from ray_tracking.stores.cursor import Cursor, cut_page
-from ray_tracking.stores.database import AWAY, open_pool
+from ray_tracking.stores.database import open_pool
 from ray_tracking.stores.dead_letters import DeadLetterStore
+from ray_tracking.stores.figures import Figures, answered
 from ray_tracking.stores.rollups import Rollups
-from ray_tracking.stores.rows import StoreUnavailable
+from ray_tracking.stores.verify import Verifier
 
 _EVENTS = """
 SELECT event_id, event_type, campaign_id, lead_id, email_id, account_id, client_event_id,
        occurred_at, received_at, link_url, bounce_type, ip_address, user_agent,
        device, location, custom, details
-FROM events
-WHERE campaign_id = $1
-  AND ($2::text IS NULL OR event_type = $2)
-  AND ($3::timestamptz IS NULL OR occurred_at >= $3)
-  AND ($4::timestamptz IS NULL OR occurred_at < $4)
-  AND ($5::timestamptz IS NULL OR (received_at, event_id) < ($5, $6::uuid))
-ORDER BY received_at DESC, event_id DESC
+FROM events WHERE
+"""
+_NEWEST_FIRST = "ORDER BY received_at DESC, event_id DESC"
+
+_LEAD_COUNTS = """
+SELECT
+  count(*) FILTER (WHERE human AND event_type = 'EMAIL_SENT') AS sent,
+  count(*) FILTER (WHERE human AND event_type = 'EMAIL_DELIVERED') AS delivered,
+  count(*) FILTER (WHERE human AND event_type = 'EMAIL_OPEN') AS opens,
+  count(*) FILTER (WHERE human AND event_type = 'LINK_CLICK') AS clicks,
+  count(*) FILTER (WHERE human AND event_type = 'EMAIL_REPLY') AS replies,
+  count(*) FILTER (WHERE bounce_type = 'hard') AS hard,
+  count(*) FILTER (WHERE bounce_type = 'soft') AS soft,
+  count(*) FILTER (WHERE bounce_type = 'complaint') AS complaint,
+  count(*) FILTER (WHERE bounce_type = 'suppression') AS suppression,
+  count(*) FILTER (WHERE NOT human AND event_type = 'EMAIL_OPEN') AS machine_opens,
+  count(*) FILTER (WHERE NOT human AND event_type = 'LINK_CLICK') AS machine_clicks,
+  min(occurred_at) AS first_event_at, max(occurred_at) AS last_event_at
+FROM (SELECT *, agent IS DISTINCT FROM 'machine' AS human
+      FROM events WHERE campaign_id = $1 AND lead_id = $2) e
 """
 
 
 class EventFilter(NamedTuple):
-    """Which of a campaign's events: of a type, in a half-open span of their own times."""
+    """Which of a campaign's events: of a type, in a half-open span of their own times, a lead's."""
 
     event_type: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    lead_id: str | None = None
 
 
 class Queries:
@@ -50,6 +65,8 @@ class Queries:
         #: On the same connections.
         self.dead_letters = DeadLetterStore(pool)
         self.rollups = Rollups(pool)
+        self.figures = Figures(pool)
+        self.verifier = Verifier(pool)
 
     @classmethod
     async def open(cls, url: str, schema: str) -> Queries:
@@ -69,15 +86,19 @@ class Queries:
         Raises:
             StoreUnavailable: If Postgres does not answer.
         """
-        at, event_id = after or (None, None)
-        try:
-            rows = await self._pool.fetch(
-                _EVENTS + " LIMIT $7", campaign_id, *chosen, at, event_id, limit + 1
-            )
-        except AWAY as error:
-            raise StoreUnavailable(str(error)) from error
+        where, arguments = _conditions(campaign_id, chosen, after)
+        query = f"{_EVENTS} {where} {_NEWEST_FIRST} LIMIT ${len(arguments) + 1}"
+        async with answered():
+            rows = await self._pool.fetch(query, *arguments, limit + 1)
         page, cursor = cut_page(rows, limit, "received_at", "event_id")
         return [_wire(row) for row in page], cursor
+
+    async def lead(self, campaign_id: str, lead_id: str) -> Mapping[str, Any]:
+        """The plain counts of one lead's events in a campaign, from the rows."""
+        async with answered():
+            row = await self._pool.fetchrow(_LEAD_COUNTS, campaign_id, lead_id)
+        assert row is not None, "an aggregate has one row"
+        return dict(row)
 
     async def stream_events(
         self, campaign_id: str, chosen: EventFilter
@@ -90,6 +111,29 @@ class Queries:
                 yield page
             if after is None:
                 return
+
+
+def _conditions(
+    campaign_id: str, chosen: EventFilter, after: Cursor | None
+) -> tuple[str, list[Any]]:
+    """
+    What is asked for, and no more: a condition that may be absent would keep the index from
+    being read from where a page begins.
+    """
+    asked = {
+        "campaign_id = {}": campaign_id,
+        "lead_id = {}": chosen.lead_id,
+        "event_type = {}": chosen.event_type,
+        "occurred_at >= {}": chosen.since,
+        "occurred_at < {}": chosen.until,
+    }
+    given = {text: value for text, value in asked.items() if value is not None}
+    conditions = [text.format(f"${number}") for number, text in enumerate(given, 1)]
+    arguments: list[Any] = list(given.values())
+    if after is not None:
+        conditions.append(f"(received_at, event_id) < (${len(given) + 1}, ${len(given) + 2})")
+        arguments += after
+    return " AND ".join(conditions), arguments
 
 
 def _wire(row: Mapping[str, Any]) -> dict[str, Any]:

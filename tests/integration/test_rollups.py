@@ -13,6 +13,7 @@ from ray_tracking.errors import Fenced
 from ray_tracking.events import LANES, EventType
 from ray_tracking.pipeline.append import EntryId
 from ray_tracking.pipeline.route import Submission
+from ray_tracking.stores.queries import Queries
 from ray_tracking.stores.rolling import RollupWriter, Step
 from ray_tracking.stores.rollups import Rollups
 from tests.support.recount import recount, rolled
@@ -47,8 +48,14 @@ def an_event(stack: Stack, rng: random.Random, **more: Any) -> Submission:
 
 
 async def assert_counted(stack: Stack) -> None:
-    """Every figure is what a recount of the rows gives."""
+    """Every figure is what a recount of the rows gives, and the service says so."""
     assert await rolled(stack.sql) == recount(await stack.rows())
+    queries = await Queries.open(stack.database_url, stack.schema)
+    checks = [check async for check in queries.verifier.check_all()]
+    await queries.close()
+    assert [figure for check in checks for figure in check.differences] == []
+    campaigns = await stack.sql("SELECT DISTINCT campaign_id AS c FROM events")
+    assert {check.campaign_id for check in checks} == {row["c"] for row in campaigns} - {None}
 
 
 async def test_every_figure_equals_a_recount(stack: Stack) -> None:
@@ -149,6 +156,45 @@ async def test_totals_say_up_to_where_in_the_log_they_count(stack: Stack) -> Non
         "c1": {"unique_opens": 600, "unique_clicks": 0, "unique_replies": 0}
     }
     await rollups.close()
+
+
+@pytest.mark.parametrize(
+    ("harm", "figures"),
+    [
+        ("UPDATE rollup_totals SET opens = opens + 1", {"opens"}),
+        ("UPDATE rollup_links SET unique_clicks = 0", {"unique clicks https://example.com/offer"}),
+        ("DELETE FROM rollup_buckets WHERE bucket = 'day'", {"day 2026-11-20 00:00:00+00"}),
+        ("UPDATE rollup_groups SET name = 'tv' WHERE kind = 'device'", {"device tv", "device "}),
+        ("UPDATE events SET agent = 'machine' WHERE event_type = 'EMAIL_REPLY'", {"replies"}),
+        (
+            "DELETE FROM events WHERE event_type = 'EMAIL_SENT'",
+            {"sent", "events", "first_event_at"},
+        ),
+    ],
+)
+async def test_verify_finds_what_is_wrong(stack: Stack, harm: str, figures: set[str]) -> None:
+    owner = await stack.shard()
+    scribe = await stack.writer()
+    kinds = ["EMAIL_SENT", "EMAIL_OPEN", "LINK_CLICK", "EMAIL_REPLY"]
+    await owner.submit(
+        *[
+            stack.event(kind, timestamp=f"2026-11-20T0{hour}:00:00Z")
+            for hour, kind in enumerate(kinds)
+        ]
+    )
+    await scribe.writer.drain()
+    queries = await Queries.open(stack.database_url, stack.schema)
+    before = await queries.verifier.check("c1")
+
+    await stack.sql(harm)
+
+    after = await queries.verifier.check("c1")
+    await queries.close()
+    assert before.differences == []
+    found = {figure.name for figure in after.differences}
+    for name in figures:
+        assert any(one.startswith(name) for one in found), found
+    assert after.answer()["equal"] is False
 
 
 async def _send(stack: Stack, owner: Any, times: int) -> None:

@@ -75,3 +75,13 @@ def test_books_add_up() -> None:
     assert Books.added(books) == Books(12, 1, 3, 2)
     assert Books.added(books).total == sum(its.total for its in books) == 18
     assert Books.added([]) == Books()
+
+
+def test_a_move_knows_when_its_first_event_was_received() -> None:
+    early, late = NOW_MS - 3 * DAY_MS, NOW_MS
+    first = entry(submission(0, at_ms=late), submission(1, at_ms=early), seq=2)
+    second = entry(submission(2, at_ms=late), seq=3)
+
+    assert Move(WHERE, EntryId(7, 1), EntryId(7, 3), [first, second]).oldest_ms == early
+    assert Move(WHERE, EntryId(7, 2), EntryId(7, 3), [second]).oldest_ms == late
+    assert Move(WHERE, EntryId(7, 2), EntryId(7, 3), []).oldest_ms is None

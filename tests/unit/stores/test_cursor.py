@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_tracking.stores.cursor import Cursor, cut_page
+from ray_tracking.stores.cursor import Cursor, cut_page, decode_keys, encode_keys
 
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 
@@ -43,3 +43,18 @@ def test_a_page_ends_where_the_next_begins(found: int, shown: int) -> None:
 
     assert page == rows[:shown]
     assert following == (Cursor(now, UUID(int=2)) if found > 3 else None)
+
+
+@pytest.mark.parametrize("keys", [("a/b ü 'x'",), (7, "00ff"), (0, "")])
+def test_keys_come_back_as_they_were(keys: tuple[str | int, ...]) -> None:
+    assert decode_keys(encode_keys(*keys), *[type(key) for key in keys]) == keys
+
+
+@pytest.mark.parametrize(
+    "text", ["", "!", "x", encode_keys("7"), encode_keys(7, "x"), encode_keys("a\0"), "bnVsbA"]
+)
+def test_keys_of_another_list_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a cursor"):
+        decode_keys(text, int)
+    with pytest.raises(ValueError, match="not a cursor"):
+        decode_keys(encode_keys("a\0"), str)
