@@ -33,6 +33,9 @@ POINTS = (
     "writer.letter",
     "roller.counted",
     "roller.committed",
+    "replay.counted",
+    "replay.swapping",
+    "replay.swapped",
 )
 
 _directory: Path | None = None

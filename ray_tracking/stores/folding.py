@@ -68,7 +68,7 @@ _BUCKETS = " UNION ALL ".join(
 )
 
 
-def fold(source: str) -> str:
+def fold(source: str, answer: str = "count(*)") -> str:
     """
     The statement that adds rows to the figures, and answers how many there were.
 
@@ -77,6 +77,7 @@ def fold(source: str) -> str:
 
     Args:
         source: A query with :data:`SOURCE_COLUMNS` and ``generation``.
+        answer: An aggregate of the source, where another one is asked for.
     """
     # Whether a lead is known is asked in a subquery for each, which is always a look into the
     # index; a join might read all leads that there are.
@@ -145,5 +146,5 @@ put_totals AS (
     ON CONFLICT ({_KEY}) DO UPDATE SET {_ADDED},
         first_event_at = least(t.first_event_at, excluded.first_event_at),
         last_event_at = greatest(t.last_event_at, excluded.last_event_at))
-SELECT count(*) AS rows FROM source
+SELECT {answer} FROM source
 """

@@ -13,6 +13,7 @@ from ray_tracking.stores.cursor import Cursor, cut_page
 from ray_tracking.stores.database import open_pool
 from ray_tracking.stores.dead_letters import DeadLetterStore
 from ray_tracking.stores.figures import Figures, answered
+from ray_tracking.stores.replays import ReplayStore
 from ray_tracking.stores.rollups import Rollups
 from ray_tracking.stores.verify import Verifier
 
@@ -67,6 +68,7 @@ class Queries:
         self.rollups = Rollups(pool)
         self.figures = Figures(pool)
         self.verifier = Verifier(pool)
+        self.replays = ReplayStore(pool)
 
     @classmethod
     async def open(cls, url: str, schema: str) -> Queries:

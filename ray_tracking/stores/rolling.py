@@ -25,7 +25,7 @@ from ray_tracking.stores.session import Session
 # The tables of days grow while statistics stand still, and a plan made for an empty one reads
 # all of a full one: rows are found by the index on the log position, whatever the planner
 # believes, and days without any of them are left out when the query is planned.
-_SETTINGS = {
+SESSION_SETTINGS = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "jit": "off",
@@ -44,7 +44,7 @@ SELECT r.log_partition, r.log_lane, r.epoch, r.seq, r.roller_epoch, r.rows_total
        p.epoch AS to_epoch, p.seq AS to_seq, p.oldest_ms, p.rows_total - r.rows_total AS behind
 FROM rollup_positions r JOIN log_positions p USING (log_partition, log_lane)
 WHERE r.log_partition = ANY($1) AND (p.epoch, p.seq) > (r.epoch, r.seq)
-ORDER BY r.updated_at FOR UPDATE OF r
+ORDER BY r.log_partition, r.log_lane FOR UPDATE OF r
 """
 
 _ROWS_BETWEEN = """
@@ -111,7 +111,7 @@ class RollupWriter:
 
     def __init__(self, url: str, schema: str, name: str, partitions: Iterable[int]) -> None:
         self._name = name
-        self._session = Session(url, schema, name, _SETTINGS)
+        self._session = Session(url, schema, name, SESSION_SETTINGS)
         self._partitions = sorted(partitions)
         self._epochs: dict[Where, int] = {}
 

@@ -31,16 +31,23 @@ class Session:
         schema: Where our tables are.
         name: Of the owner: the session is found, and ended by a successor, by it.
         settings: More of what the session sets.
+        within_s: How long one use may take, where that is longer than usual.
     """
 
     def __init__(
-        self, url: str, schema: str, name: str, settings: Mapping[str, str] | None = None
+        self,
+        url: str,
+        schema: str,
+        name: str,
+        settings: Mapping[str, str] | None = None,
+        within_s: float | None = None,
     ) -> None:
         self._url = url
         self._schema = schema
         # With the schema, because two deployments may share a database; Postgres cuts at 63.
         self._name = f"{name} {schema}"[:63]
         self._settings = dict(settings or {})
+        self._within_s = within_s
         self._connection: asyncpg.Connection[Any] | None = None
 
     @asynccontextmanager
@@ -57,7 +64,9 @@ class Session:
             StoreRefused: If it says no.
         """
         connection = await self._connected()
-        timer = asyncio.get_running_loop().call_later(ANSWER_WITHIN_S, connection.terminate)
+        timer = asyncio.get_running_loop().call_later(
+            self._within_s or ANSWER_WITHIN_S, connection.terminate
+        )
         try:
             try:
                 yield connection

@@ -1,0 +1,1 @@
+"""Work that is done once, beside the service: replays."""
