@@ -21,12 +21,14 @@ from ray_tracking import failpoints, garbage
 from ray_tracking.actors.clients import ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
 from ray_tracking.clock import node_clock
+from ray_tracking.errors import Unavailable
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener
 from ray_tracking.http.metrics import exposition
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.spooler import Spooler
+from ray_tracking.jobs.submit import ReplayJobs
 from ray_tracking.pipeline import enrich
 from ray_tracking.pipeline.gather import GatherPolicy
 from ray_tracking.pipeline.health import overall_health, readiness
@@ -37,6 +39,7 @@ from ray_tracking.pipeline.route import Router
 from ray_tracking.settings import Settings
 from ray_tracking.sources.rules import load_rules
 from ray_tracking.sources.tokens import TokenKeys
+from ray_tracking.stores.failures import StoreUnavailable
 from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.queries import Queries
@@ -51,6 +54,9 @@ _REPORT_EVERY_S = 1.0
 _STATUS_FOR_S = 0.5
 _SERVE_ANSWERS_WITHIN_S = 5.0
 _ASK_AGAIN_S = 0.1
+_REPLAYS_EVERY_S = 2.0
+#: A replay of which nobody has heard for so long has no process any more.
+_REPLAY_SILENT_S = 20.0
 
 
 class SupervisorReplica:
@@ -61,6 +67,21 @@ class SupervisorReplica:
         self._generation = generation
         self._supervisor = Supervisor(settings.with_environment())
         await self._supervisor.start()
+        self._replays = asyncio.create_task(self._keep_replays())
+
+    async def _keep_replays(self) -> None:
+        """Have replays go on whose process has died."""
+        runtime, schema = await self._supervisor.runtime(), self._supervisor.schema
+        jobs = _replay_jobs(schema)
+        queries = await Queries.open(runtime.database_url, schema)
+        while True:
+            await asyncio.sleep(_REPLAYS_EVERY_S)
+            try:
+                for replay in await queries.replays.orphans(_REPLAY_SILENT_S):
+                    log.warning("replay goes on", replay=replay["id"])
+                    await jobs.submit(replay)
+            except (StoreUnavailable, Unavailable) as error:
+                log.debug("replays not looked after", reason=str(error))
 
     async def runtime(self, generation: str | None = None) -> Runtime | None:
         """None for an ingress of another generation: it has to wait for its own supervisor."""
@@ -73,10 +94,16 @@ class SupervisorReplica:
         return await self._supervisor.exchange(report)
 
     async def __del__(self) -> None:
+        if hasattr(self, "_replays"):
+            self._replays.cancel()
         if await _application_stays():
             await self._supervisor.release()
         else:
             await self._supervisor.stop()
+
+
+def _replay_jobs(schema: str) -> ReplayJobs:
+    return ReplayJobs(serve.get_replica_context().app_name, schema)
 
 
 async def _application_stays() -> bool:
@@ -143,6 +170,7 @@ class IngressReplica:
             metrics=self._metrics,
             rules=load_rules(settings.validation_rules),
             spooler=self._spooler,
+            jobs=_replay_jobs(settings.database_schema),
             clock=self._clock,
         )
         self._app = App(self._ports)

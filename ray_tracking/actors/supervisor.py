@@ -151,6 +151,11 @@ class Supervisor:
             raise
 
     @property
+    def schema(self) -> str:
+        """Where our tables are."""
+        return self._settings.database_schema
+
+    @property
     def _parts(self) -> list[Part]:
         return [*self._shards, *self._writers]
 

@@ -29,8 +29,12 @@ COMMANDS: dict[str, _Entry] = {
     "keys": _Entry("ray_tracking.cli.keys:command", "Make API keys for callers."),
     "log": _Entry("ray_tracking.cli.log:command", "Look at the event log's gaps and spools."),
     "migrate": _Entry("ray_tracking.cli.migrate:command", "Bring the database schema up to date."),
+    "replay": _Entry("ray_tracking.cli.replay:command", "Count campaigns anew from their rows."),
     "status": _Entry("ray_tracking.cli.status:command", "Ask a running service how it is."),
     "tokens": _Entry("ray_tracking.cli.tokens:command", "Mint and read tracking tokens."),
+    "verify": _Entry(
+        "ray_tracking.cli.verify:command", "Compare the figures of campaigns with their rows."
+    ),
     "run": _Entry("ray_tracking.cli.run:command", "Run everything on this machine."),
     "check-config": _Entry(
         "ray_tracking.cli.check_config:command", "Show the effective settings, or what is wrong."

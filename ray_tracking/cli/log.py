@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import click
 
+from ray_tracking.cli.servers import servers
 from ray_tracking.errors import StartError
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.spooling import SpoolReport
 from ray_tracking.settings import Settings
-from ray_tracking.stores.embedded import EmbeddedServers
 from ray_tracking.stores.gaps import Gap, accept_gap, find_gap
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.rows import PositionReader
@@ -83,7 +81,7 @@ def _describe(gap: Gap) -> str:
 
 async def _spools(settings: Settings, *, forget: str | None) -> dict[str, SpoolReport]:
     """The spools as they are reported, or the one that was forgotten."""
-    async with _servers(settings) as (_, redis_url):
+    async with servers(settings) as (_, redis_url):
         log = EventLog(redis_url, settings.redis_prefix)
         try:
             found = await log.spools()
@@ -95,28 +93,9 @@ async def _spools(settings: Settings, *, forget: str | None) -> dict[str, SpoolR
             await log.close()
 
 
-@asynccontextmanager
-async def _servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
-    """Where Postgres and Redis are; embedded ones run meanwhile."""
-    servers = None
-    if settings.embedded_postgres or settings.embedded_valkey:
-        servers = await EmbeddedServers.start(
-            settings.data_dir, postgres=settings.embedded_postgres, valkey=settings.embedded_valkey
-        )
-    urls = servers.urls if servers else None
-    try:
-        yield (
-            settings.database_connection_url or (urls and urls.database_url) or "",
-            settings.redis_connection_url or (urls and urls.redis_url) or "",
-        )
-    finally:
-        if servers is not None:
-            await servers.release()
-
-
 async def _gaps(settings: Settings, *, accept: int | None) -> list[Gap]:
     """The gaps of all partitions, or those of one that were accepted."""
-    async with _servers(settings) as (database_url, redis_url):
+    async with servers(settings) as (database_url, redis_url):
         log = EventLog(redis_url, settings.redis_prefix)
         positions = PositionReader(database_url, settings.database_schema, "ray-tracking log")
         try:

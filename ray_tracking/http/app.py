@@ -31,6 +31,7 @@ from ray_tracking.http.metrics import Metrics
 from ray_tracking.http.openapi import document
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.query import Query
+from ray_tracking.http.replays import Replays
 from ray_tracking.http.tracking import Tracking
 
 _POST = frozenset({"POST"})
@@ -97,7 +98,7 @@ class App:
 
 def _starlette(ports: Ports) -> Starlette:
     query, health, letters = Query(ports), Health(ports), DeadLetters(ports)
-    metrics, figures = Metrics(ports), Figures(ports)
+    metrics, figures, replays = Metrics(ports), Figures(ports), Replays(ports)
     openapi = document(ports.settings.public_base_url)
 
     async def show_openapi(request: Request) -> Response:
@@ -118,6 +119,8 @@ def _starlette(ports: Ports) -> Starlette:
             Route("/dead-letters/redrive", letters.redrive_many, methods=["POST"]),
             Route("/dead-letters/{letter_id}", letters.one, methods=["GET", "DELETE"]),
             Route("/dead-letters/{letter_id}/redrive", letters.redrive, methods=["POST"]),
+            Route("/replays", replays.many, methods=["GET", "POST"]),
+            Route("/replays/{replay_id}", replays.one, methods=["GET", "DELETE"]),
             Route("/metrics", metrics.show),
             Route("/livez", health.live),
             Route("/readyz", health.ready),

@@ -16,6 +16,7 @@ from ray_tracking import __version__
 from ray_tracking.events import MAX_BATCH_EVENTS, MODELS, EventType, Metadata
 from ray_tracking.http.openapi_answers import ANSWERS, ref
 from ray_tracking.http.openapi_paths import HEADERS, paths, responses
+from ray_tracking.http.replays import ReplayBody
 from ray_tracking.http.tracking import MAX_LINKS, LinkRequest
 
 _Object = dict[str, Any]
@@ -31,7 +32,8 @@ Where the service has no API keys, it asks for none and listens on loopback only
 _TAGS = {
     "ingest": "Events over the API.",
     "hits": "Pixels and tracked links, as mail clients fetch them.",
-    "reading": "Campaigns, from the stored rows.",
+    "reading": "Campaigns: their figures, and the stored rows.",
+    "replays": "Counting a campaign's figures anew from its rows.",
     "dead letters": "Events that Postgres refused for what they are.",
     "service": "How the service is.",
 }
@@ -75,7 +77,7 @@ def document(base_url: str) -> dict[str, Any]:
 
 def _schemas() -> _Object:
     """The models, an event of each type around them, and the answers."""
-    models = [*dict.fromkeys(MODELS.values()), Metadata, LinkRequest]
+    models = [*dict.fromkeys(MODELS.values()), Metadata, LinkRequest, ReplayBody]
     _, generated = TypeAdapter.json_schemas(
         [(model, "validation", TypeAdapter(model)) for model in models],
         ref_template="#/components/schemas/{model}",
@@ -83,7 +85,7 @@ def _schemas() -> _Object:
     found: _Object = {name: _plain(schema) for name, schema in generated["$defs"].items()}
     found["LinkRequest"]["properties"]["links"]["maxItems"] = MAX_LINKS
     for schema in found.values():
-        for name in _RULES.keys() & schema["properties"].keys():
+        for name in _RULES.keys() & schema.get("properties", {}).keys():
             schema["properties"][name]["description"] = _RULES[name]
     for kind, model in MODELS.items():
         found[_event_name(kind)] = _event(kind, model.__name__)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ray_tracking.events import LANES, EventType
 from ray_tracking.pipeline.letters import LetterStatus
+from ray_tracking.pipeline.replay import ReplayStatus
 
 Schema = dict[str, Any]
 
@@ -56,6 +57,16 @@ _FAILED: Schema = {"const": False}
 _DISCARDED: Schema = {"const": LetterStatus.DISCARDED.value}
 _CURSOR = _or_null({"type": "string", "description": "Send it as `after` for the next page."})
 _BOUNCES = _object(dict.fromkeys(("hard", "soft", "complaint", "suppression"), _COUNT))
+_REPLAY: Schema = {
+    "replayJobId": {"type": "string", "description": "Also the id of the Ray job."},
+    "campaignId": _STRING,
+    "status": {"enum": [status.value for status in ReplayStatus]},
+    "processed": _COUNT,
+    "estimatedEvents": _COUNT,
+    "startedAt": _or_null(_TIME),
+    "finishedAt": _or_null(_TIME),
+    "error": _or_null(_STRING),
+}
 
 ANSWERS: dict[str, Schema] = {
     "EventType": {"type": "string", "enum": [kind.value for kind in EventType]},
@@ -287,6 +298,20 @@ ANSWERS: dict[str, Schema] = {
         "raw",
         description="An event that Postgres refused. Its position is that of the last try.",
     ),
+    "Replay": _object(
+        _REPLAY,
+        description="Processed and estimated are the events of the span.",
+    ),
+    "ReplayPage": _object({"items": {"type": "array", "items": ref("Replay")}, "next": _CURSOR}),
+    "ReplayAccepted": _object(
+        {
+            "success": {"const": True},
+            "replayJobId": _STRING,
+            "estimatedEvents": _COUNT,
+            "message": _STRING,
+        }
+    ),
+    "ReplayStopped": _object({"success": {"const": True}, **_REPLAY}),
     "LetterStatus": {
         "enum": [status.value for status in LetterStatus],
         "description": "redriven: it became a row after all. discarded: it never will.",

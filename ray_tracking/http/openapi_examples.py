@@ -143,3 +143,15 @@ REDRIVE_REQUESTS: dict[str, Any] = {
     "all": {},
 }
 REDRIVEN = {"success": True, "redriven": 42, "failed": 0}
+REPLAY_REQUEST = {
+    "campaignId": "campaign_123",
+    "fromTimestamp": "2026-11-01T00:00:00Z",
+    "toTimestamp": "2026-12-01T00:00:00Z",
+    "options": {"reprocessAnalytics": True, "broadcastUpdates": True},
+}
+REPLAY_ACCEPTED = {
+    "success": True,
+    "replayJobId": "replay-6f1c2a9b0d3e4f58",
+    "estimatedEvents": 12345,
+    "message": "Replaying about 12,345 events.",
+}

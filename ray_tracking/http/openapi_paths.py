@@ -104,6 +104,7 @@ def paths() -> _Object:
         "/click": _click("query", "t", "ClickByQuery"),
         **_reading(campaign),
         **_dead_letters(),
+        **_replays(),
         "/metrics": {
             "get": _operation(
                 "metrics",
@@ -395,6 +396,48 @@ def _dead_letters() -> _Object:
         "/dead-letters/redrive": {"post": redrive_many},
         "/dead-letters/{letter_id}": {"get": show, "delete": discard},
         "/dead-letters/{letter_id}/redrive": {"post": redrive},
+    }
+
+
+def _replays() -> _Object:
+    tag, scope = "replays", "admin"
+    replay = [_parameter("path", "replay_id", {"type": "string"})]
+    browse = _operation(
+        "listReplays", tag, "Replays, the newest first", scope,
+        {"200": _answer("A page.", "ReplayPage"), **_refusals(405, 422, 503)}, parameters=_PAGE,
+    )  # fmt: skip
+    ask = _operation(
+        "startReplay",
+        tag,
+        "Count a campaign's figures anew, as a Ray job",
+        scope,
+        {
+            "202": _answer(
+                "It is on its way.", "ReplayAccepted", accepted=examples.REPLAY_ACCEPTED
+            ),
+            **_refusals(400, 405, 409, 413, 415, 422, 503),
+        },
+        parameters=[
+            _parameter("header", "Idempotency-Key", {"type": "string"},
+                       "The same key is the same replay, however often it is sent."),
+        ],
+        requestBody={
+            "required": True,
+            "content": _content("ReplayBody", replay=examples.REPLAY_REQUEST),
+        },
+    )  # fmt: skip
+    show = _operation(
+        "replay", tag, "One replay, and how far it is", scope,
+        {"200": _answer("It.", "Replay"), **_refusals(404, 405, 503)}, parameters=replay,
+    )  # fmt: skip
+    stop = _operation(
+        "stopReplay", tag, "Stop it; no figure has changed then", scope,
+        {"200": _answer("It has stopped.", "ReplayStopped"), **_refusals(404, 405, 409, 503)},
+        parameters=replay,
+    )  # fmt: skip
+    return {
+        "/replays": {"get": browse, "post": ask},
+        "/replays/{replay_id}": {"get": show, "delete": stop},
     }
 
 

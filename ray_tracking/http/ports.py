@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ray_tracking.clock import Clock, steady_clock
 from ray_tracking.http.access import Access
@@ -24,6 +24,16 @@ from ray_tracking.stores.queries import Queries
 
 #: What all requests of a replica together may take while they are worked on.
 MAX_REQUEST_BYTES = 256 * 1024 * 1024
+
+
+class ReplayJobs(Protocol):
+    """Has replays carried out. A replay is a row of its table."""
+
+    async def submit(self, replay: Mapping[str, Any]) -> None:
+        """Begin one, or go on with it; :class:`Unavailable` if that cannot be."""
+
+    async def stop(self, replay: Mapping[str, Any]) -> None:
+        """End the process of one that was stopped."""
 
 
 @dataclass
@@ -45,6 +55,8 @@ class Ports:
     rules: Sequence[Rule] = ()
     #: None where the spool is off.
     spooler: Spooler | None = None
+    #: None where there is nobody to carry out replays.
+    jobs: ReplayJobs | None = None
     clock: Clock = field(default_factory=steady_clock)
     intake: Intake = field(init=False)
     #: Requests with events that are being worked on.

@@ -34,6 +34,7 @@ from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.spooler import Spooler
+from ray_tracking.jobs.carry_out import carry_out
 from ray_tracking.pipeline.admit import AdmissionPolicy
 from ray_tracking.pipeline.append import Entry, EntryId, Kind, SpoolChunk, decode_entry
 from ray_tracking.pipeline.gather import (
@@ -56,6 +57,7 @@ from ray_tracking.stores import database, log_setup
 from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.log import EventLog, stream_key
 from ray_tracking.stores.queries import Queries
+from ray_tracking.stores.recompute import Recompute
 from ray_tracking.stores.spool import Spool
 from tests.support import events
 from tests.support.proxy import Proxy, before_postgres, before_valkey
@@ -219,6 +221,54 @@ class Service:
         await self.ports.queries.close()
 
 
+class Jobs:
+    """
+    What Ray does with the jobs of replays, in this process.
+
+    Args:
+        database_url: Of Postgres.
+        schema: Where the tables are.
+    """
+
+    def __init__(self, database_url: str, schema: str) -> None:
+        self._where = (database_url, schema)
+        self._running: dict[str, asyncio.Task[None]] = {}
+        #: Why no job can be submitted, if it cannot.
+        self.refuses: str | None = None
+        #: Cleared: the processes of jobs do not start.
+        self.starting = asyncio.Event()
+        self.starting.set()
+
+    async def submit(self, replay: Mapping[str, Any]) -> None:
+        """As :class:`ray_tracking.jobs.submit.ReplayJobs`."""
+        if self.refuses:
+            raise Unavailable(self.refuses)
+        work = self._carry_out(replay["id"], replay["campaign_id"])
+        self._running[replay["id"]] = asyncio.create_task(work)
+
+    async def stop(self, replay: Mapping[str, Any]) -> None:
+        """End its process."""
+        await self._end(replay["id"])
+
+    async def close(self) -> None:
+        """End all of them."""
+        for replay_id in list(self._running):
+            await self._end(replay_id)
+
+    async def _end(self, replay_id: str) -> None:
+        task = self._running.pop(replay_id)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def _carry_out(self, replay_id: str, campaign_id: str) -> None:
+        await self.starting.wait()
+        recompute = Recompute(*self._where, replay_id)
+        try:
+            await carry_out(recompute, campaign_id)
+        finally:
+            await recompute.close()
+
+
 class Stack:
     """
     One deployment with its own prefix in Valkey and its own schema in Postgres.
@@ -240,6 +290,7 @@ class Stack:
         self.owners: dict[str, Owner] = {}
         self.scribes: list[Scribe] = []
         self.services: list[Service] = []
+        self.jobs: list[Jobs] = []
         self.proxies: list[Proxy] = []
         #: Shards that ingress cannot reach, by index.
         self.unreachable: set[int] = set()
@@ -263,6 +314,8 @@ class Stack:
         self.answering.set()
         for service in self.services:
             await service.close()
+        for jobs in self.jobs:
+            await jobs.close()
         for owner in self.owners.values():
             await owner.kill()
         for scribe in self.scribes:
@@ -404,6 +457,8 @@ class Stack:
             GatherPolicy(max_buffered_events=chosen.max_buffer_size),
             patience_s,
         )
+        jobs = Jobs(database_url or self.database_url, self.schema)
+        self.jobs.append(jobs)
         ports = Ports(
             settings=chosen,
             gatherer=gatherer,
@@ -416,6 +471,7 @@ class Stack:
             metrics=self._metrics,
             rules=rules,
             spooler=spooler,
+            jobs=jobs,
         )
         service = Service(ports, _free_port())
         self.services.append(service)

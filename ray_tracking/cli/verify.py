@@ -1,0 +1,60 @@
+"""``ray-tracking verify``: are the figures of campaigns what their rows say?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import click
+
+from ray_tracking.cli.servers import queries
+from ray_tracking.pipeline.recount import Check
+from ray_tracking.settings import Settings
+
+_MOST_SHOWN = 20
+
+
+@click.command()
+@click.argument("campaign_ids", metavar="[CAMPAIGN]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="An object a line, as the API answers.")
+@click.pass_context
+def command(context: click.Context, campaign_ids: tuple[str, ...], as_json: bool) -> None:
+    """Recount CAMPAIGN, or every one, from its rows and compare all figures.
+
+    A service may run meanwhile. What stood in days that retention has dropped is taken from
+    the sealed sums. Exit code 0 when everything is equal, 1 when something differs.
+    """
+    equal = asyncio.run(_verify(Settings.load(), campaign_ids, as_json))
+    context.exit(0 if equal else 1)
+
+
+async def _verify(settings: Settings, campaign_ids: tuple[str, ...], as_json: bool) -> bool:
+    checked = compared = different = 0
+    async with queries(settings) as (opened, _):
+        async for check in opened.verifier.check_many(campaign_ids):
+            checked += 1
+            compared += len(check.figures)
+            different += len(check.differences)
+            if as_json:
+                click.echo(json.dumps(check.answer()))
+            else:
+                show(check)
+    if not as_json:
+        click.echo(f"{checked} campaigns, {compared:,} figures, {different:,} differences")
+    return not different
+
+
+def show(check: Check, rollup: str = "rollup", recount: str = "recount") -> None:
+    """A line for a campaign, and a table of what differs."""
+    wrong = check.differences
+    state = f"{len(wrong):,} differ" if wrong else "equal"
+    click.echo(f"{check.campaign_id}: {len(check.figures):,} figures, {state}")
+    if wrong:
+        shown = wrong[:_MOST_SHOWN]
+        width = min(70, max(len(figure.name) for figure in shown))
+        click.echo(f"  {'':<{width}}  {rollup:>12}  {recount:>12}")
+        for figure in shown:
+            name = figure.name if len(figure.name) <= width else figure.name[: width - 1] + "…"
+            click.echo(f"  {name:<{width}}  {figure.rollup:>12}  {figure.recount:>12}")
+        if len(wrong) > len(shown):
+            click.echo(f"  … and {len(wrong) - len(shown):,} more")

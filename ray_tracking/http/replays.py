@@ -1,0 +1,224 @@
+"""Replays over the API: ask for one, see how far it is, stop it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Annotated, Any, NotRequired
+
+from pydantic import AwareDatetime, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from typing_extensions import TypedDict
+
+from ray_tracking.errors import InvalidEvent, RequestError, Unavailable
+from ray_tracking.events import EventType, Identifier
+from ray_tracking.http.asgi import ClientGone, read_body
+from ray_tracking.http.paging import database_away, page, read_keys, read_limit
+from ray_tracking.http.ports import Ports
+from ray_tracking.pipeline import answer
+from ray_tracking.pipeline.receive import JSON, MAX_BODY_BYTES, media_type, parse_json
+from ray_tracking.pipeline.replay import MAX_BATCH_SIZE, ReplayRequest, ReplayStatus, show
+from ray_tracking.pipeline.validate import explain
+from ray_tracking.stores.cursor import encode_keys
+from ray_tracking.stores.failures import StoreUnavailable
+from ray_tracking.stores.replays import Estimate, ReplayStore
+
+_RETRY_AFTER_S = 10
+
+_Handler = Callable[["Replays", Request], Awaitable[Response]]
+
+
+class ReplayOptions(TypedDict):
+    """How a replay is done."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    eventTypes: NotRequired[Annotated[list[EventType], Field(min_length=1)] | None]
+    batchSize: NotRequired[Annotated[int, Strict(), Field(ge=1, le=MAX_BATCH_SIZE)] | None]
+    reprocessAnalytics: NotRequired[Annotated[bool, Strict()] | None]
+    broadcastUpdates: NotRequired[Annotated[bool, Strict()] | None]
+
+
+class ReplayBody(TypedDict):
+    """The body of ``POST /replays``."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    campaignId: Identifier
+    fromTimestamp: AwareDatetime
+    toTimestamp: AwareDatetime
+    options: NotRequired[ReplayOptions | None]
+
+
+_BODY = TypeAdapter(ReplayBody)
+
+
+def _for_admins(handler: _Handler) -> _Handler:
+    """Ask for the scope, and answer what is raised on purpose."""
+
+    @wraps(handler)
+    async def guard(self: Replays, request: Request) -> Response:
+        self.ports.access.require(request.scope, "admin")
+        try:
+            return await handler(self, request)
+        except InvalidEvent as error:
+            return JSONResponse(answer.invalid(error), error.status)
+        except RequestError as error:
+            return JSONResponse({"success": False, "error": str(error)}, error.status)
+        except StoreUnavailable:
+            return database_away()
+        except ClientGone:
+            return Response()  # that nobody reads
+
+    return guard
+
+
+class Replays:
+    """
+    The calls about replays.
+
+    Args:
+        ports: What the replica works with.
+    """
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+
+    @property
+    def _store(self) -> ReplayStore:
+        return self.ports.queries.replays
+
+    @_for_admins
+    async def many(self, request: Request) -> Response:
+        """``GET /replays``, the newest first, and ``POST /replays``."""
+        if request.method == "POST":
+            return await self._submit(request)
+        wrong: list[tuple[str, str]] = []
+        limit = read_limit(request.query_params, wrong)
+        after = _read_place(read_keys(request.query_params, wrong, str, str), wrong)
+        if wrong:
+            raise InvalidEvent(wrong)
+        rows = await self._store.page(limit=limit + 1, after=after)
+        shown, last = rows[:limit], None
+        if len(rows) > limit:
+            last = encode_keys(shown[-1]["created_at"].isoformat(), shown[-1]["id"])
+        return page([show(row) for row in shown], last)
+
+    @_for_admins
+    async def one(self, request: Request) -> Response:
+        """``GET /replays/{id}``, and ``DELETE``, which stops it."""
+        replay = await self._find(request)
+        if request.method != "DELETE":
+            return JSONResponse(show(replay))
+        if not await self._store.end(replay["id"], ReplayStatus.STOPPED):
+            raise HTTPException(409, f"the replay is {replay['status']} already")
+        if self.ports.jobs is not None:
+            await self.ports.jobs.stop(replay)
+        return JSONResponse({"success": True, **show(await self._find(request))})
+
+    async def _submit(self, request: Request) -> Response:
+        asked = await _read_request(request)
+        replay_id = _new_id(request.headers.get("idempotency-key"))
+        if (known := await self._store.find(replay_id)) is not None:
+            return _accepted(known, "It was asked for before.")
+        if self.ports.jobs is None:
+            return _no_jobs("this service has no Ray jobs")
+        estimate = await self._store.estimate(asked)
+        if estimate.gone and not estimate.events:
+            raise HTTPException(409, _gone(estimate, self.ports.settings.raw_retention_days))
+        await self._store.create(replay_id, asked, estimate.events)
+        replay = await self._store.find(replay_id)
+        assert replay is not None, "it was just created"
+        try:
+            await self.ports.jobs.submit(replay)
+        except Unavailable as error:
+            await self._store.end(replay_id, ReplayStatus.FAILED, str(error))
+            return _no_jobs(str(error))
+        message = f"Replaying about {estimate.events:,} events."
+        if estimate.gone:
+            message += " " + _gone(estimate, self.ports.settings.raw_retention_days)
+        return _accepted(replay, message)
+
+    async def _find(self, request: Request) -> Mapping[str, Any]:
+        replay_id = request.path_params["replay_id"]
+        replay = None if "\0" in replay_id else await self._store.find(replay_id)
+        if replay is None:
+            raise HTTPException(404)
+        return replay
+
+
+async def _read_request(request: Request) -> ReplayRequest:
+    """
+    What is asked for.
+
+    Raises:
+        RequestError: Naming each field that is wrong.
+    """
+    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    media_type(request.headers.get("content-type"), (JSON,))
+    value = parse_json(body)
+    try:
+        asked = _BODY.validate_python(value)
+    except ValidationError as error:
+        raise InvalidEvent(explain(error, "a replay")) from None
+    since, until = asked["fromTimestamp"].astimezone(UTC), asked["toTimestamp"].astimezone(UTC)
+    if since >= until:
+        raise InvalidEvent([("toTimestamp", "must be later than fromTimestamp")])
+    if "\0" in asked["campaignId"]:
+        raise InvalidEvent([("campaignId", "must not contain control characters")])
+    options: dict[str, Any] = {
+        name: value for name, value in (asked.get("options") or {}).items() if value is not None
+    }
+    types = options.get("eventTypes")
+    return ReplayRequest(
+        campaign_id=asked["campaignId"],
+        since=since,
+        until=until,
+        event_types=tuple(dict.fromkeys(kind.value for kind in types)) if types else None,
+        batch_size=options.get("batchSize", 1000),
+        reprocess_analytics=options.get("reprocessAnalytics", True),
+        broadcast_updates=options.get("broadcastUpdates", False),
+    )
+
+
+def _new_id(idempotency_key: str | None) -> str:
+    """The same key is the same replay, however often it is sent."""
+    if idempotency_key is None:
+        return f"replay-{os.urandom(8).hex()}"
+    return f"replay-{hashlib.sha256(idempotency_key.encode()).hexdigest()[:16]}"
+
+
+def _read_place(
+    keys: tuple[str, str] | None, wrong: list[tuple[str, str]]
+) -> tuple[datetime, str] | None:
+    try:
+        return (datetime.fromisoformat(keys[0]).astimezone(UTC), keys[1]) if keys else None
+    except (ValueError, OverflowError):
+        wrong.append(("after", "is not a cursor that this API gave out"))
+        return None
+
+
+def _gone(estimate: Estimate, days: int) -> str:
+    return (
+        f"About {estimate.gone:,} events of this span are no longer there "
+        f"(raw_retention_days is {days}); their sums are kept as they are."
+    )
+
+
+def _accepted(replay: Mapping[str, Any], message: str) -> Response:
+    body = {
+        "success": True,
+        "replayJobId": replay["id"],
+        "estimatedEvents": replay["estimated_events"],
+        "message": message,
+    }
+    return JSONResponse(body, 202)
+
+
+def _no_jobs(reason: str) -> Response:
+    text = f"A replay is a Ray job, and {reason}. 'ray-tracking replay' does without."
+    body = {"success": False, "error": text, "retryAfter": _RETRY_AFTER_S}
+    return JSONResponse(body, 503, {"Retry-After": str(_RETRY_AFTER_S)})
