@@ -39,10 +39,11 @@ from ray_tracking.pipeline.route import Router
 from ray_tracking.settings import Settings
 from ray_tracking.sources.rules import load_rules
 from ray_tracking.sources.tokens import TokenKeys
-from ray_tracking.stores.failures import StoreUnavailable
+from ray_tracking.stores.failures import StoreRefused, StoreUnavailable
 from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.queries import Queries
+from ray_tracking.stores.retention import NotCounted, Retention
 from ray_tracking.stores.spool import Spool
 
 log = structlog.get_logger("ray_tracking.ingress")
@@ -55,6 +56,7 @@ _STATUS_FOR_S = 0.5
 _SERVE_ANSWERS_WITHIN_S = 5.0
 _ASK_AGAIN_S = 0.1
 _REPLAYS_EVERY_S = 2.0
+_RETENTION_EVERY_S = 3600.0
 #: A replay of which nobody has heard for so long has no process any more.
 _REPLAY_SILENT_S = 20.0
 
@@ -67,11 +69,15 @@ class SupervisorReplica:
         self._generation = generation
         self._supervisor = Supervisor(settings.with_environment())
         await self._supervisor.start()
-        self._replays = asyncio.create_task(self._keep_replays())
+        self._beside = [
+            asyncio.create_task(self._keep_replays()),
+            asyncio.create_task(self._drop_days()),
+        ]
 
     async def _keep_replays(self) -> None:
         """Have replays go on whose process has died."""
-        runtime, schema = await self._supervisor.runtime(), self._supervisor.schema
+        runtime = await self._supervisor.runtime()
+        schema = self._supervisor.settings.database_schema
         jobs = _replay_jobs(schema)
         queries = await Queries.open(runtime.database_url, schema)
         while True:
@@ -82,6 +88,18 @@ class SupervisorReplica:
                     await jobs.submit(replay)
             except (StoreUnavailable, Unavailable) as error:
                 log.debug("replays not looked after", reason=str(error))
+
+    async def _drop_days(self) -> None:
+        """Drop raw events that are old enough."""
+        runtime, settings = await self._supervisor.runtime(), self._supervisor.settings
+        retention = Retention(runtime.database_url, settings.database_schema)
+        while True:
+            try:
+                async for day in retention.run(settings.raw_retention_days):
+                    log.info("raw events dropped", day=str(day.day), rows=day.rows)
+            except (StoreUnavailable, StoreRefused, NotCounted) as error:
+                log.warning("raw events not dropped", reason=str(error))
+            await asyncio.sleep(_RETENTION_EVERY_S)
 
     async def runtime(self, generation: str | None = None) -> Runtime | None:
         """None for an ingress of another generation: it has to wait for its own supervisor."""
@@ -94,8 +112,8 @@ class SupervisorReplica:
         return await self._supervisor.exchange(report)
 
     async def __del__(self) -> None:
-        if hasattr(self, "_replays"):
-            self._replays.cancel()
+        for task in getattr(self, "_beside", ()):
+            task.cancel()
         if await _application_stays():
             await self._supervisor.release()
         else:

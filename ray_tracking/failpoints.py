@@ -36,6 +36,9 @@ POINTS = (
     "replay.counted",
     "replay.swapping",
     "replay.swapped",
+    "retention.renamed",
+    "retention.sealed",
+    "retention.detached",
 )
 
 _directory: Path | None = None

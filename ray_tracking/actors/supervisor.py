@@ -151,9 +151,9 @@ class Supervisor:
             raise
 
     @property
-    def schema(self) -> str:
-        """Where our tables are."""
-        return self._settings.database_schema
+    def settings(self) -> Settings:
+        """With the environment merged in."""
+        return self._settings
 
     @property
     def _parts(self) -> list[Part]:

@@ -30,6 +30,7 @@ COMMANDS: dict[str, _Entry] = {
     "log": _Entry("ray_tracking.cli.log:command", "Look at the event log's gaps and spools."),
     "migrate": _Entry("ray_tracking.cli.migrate:command", "Bring the database schema up to date."),
     "replay": _Entry("ray_tracking.cli.replay:command", "Count campaigns anew from their rows."),
+    "retention": _Entry("ray_tracking.cli.retention:command", "Drop days of raw events."),
     "status": _Entry("ray_tracking.cli.status:command", "Ask a running service how it is."),
     "tokens": _Entry("ray_tracking.cli.tokens:command", "Mint and read tracking tokens."),
     "verify": _Entry(

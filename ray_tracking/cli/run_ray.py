@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -137,6 +138,7 @@ def _run(settings: Settings, stop: threading.Event, report: Report) -> None:
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     handlers = signal.getsignal(signal.SIGINT)
+    _let_the_agent_choose_its_port(ray)
     context = ray.init(
         address="local",
         namespace="ray_tracking",
@@ -167,6 +169,17 @@ def _run(settings: Settings, stop: threading.Event, report: Report) -> None:
         ray.shutdown()
         shutil.rmtree(session_dir, ignore_errors=True)
         click.echo("ray-tracking: stopped", err=True)
+
+
+def _let_the_agent_choose_its_port(ray: Any) -> None:
+    """
+    Jobs can be submitted also where another Ray runs on this machine.
+
+    The agent that takes them listens on one fixed port, and without it, it only logs that it
+    has none; ``ray start`` has an option for it, ``ray.init`` has not.
+    """
+    parameter = ray._private.parameter
+    parameter.RayParams = partial(parameter.RayParams, dashboard_agent_listen_port=0)
 
 
 def _deploy(serve: Any, application: Any) -> None:

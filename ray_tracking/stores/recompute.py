@@ -108,6 +108,11 @@ ON CONFLICT (campaign_id) DO UPDATE SET
 _SUCCEED = """
 UPDATE replays SET status = 'SUCCEEDED', finished_at = now(), heard_at = now() WHERE id = $1
 """
+#: Have replays that go on begin anew, because rows that they may have counted are gone.
+RESTART_REPLAYS = """
+UPDATE replays SET base_epochs = NULL, generation = NULL, processed = 0
+WHERE status IN ('PENDING', 'RUNNING')
+"""
 _LEFT_OVER = f"""
 campaign_id = $1 AND generation <> {SEALED}
 AND generation <> coalesce(
