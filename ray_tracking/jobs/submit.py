@@ -67,7 +67,7 @@ class ReplayJobs:
         client.submit_job(
             entrypoint=" ".join(
                 quote(part)
-                for part in [sys.executable, "-m", "ray_tracking.jobs.replay", *arguments]
+                for part in [sys.executable, "-um", "ray_tracking.jobs.replay", *arguments]
             ),
             submission_id=job_id,
             metadata={

@@ -101,7 +101,8 @@ class Campaign:
             self.history.stuck.append(amiss)
         rows, letters = await self.target.rows(), await self.target.letters()
         report = self.report
-        report.violations = judge(self.history, rows, letters)
+        wrong = await self.target.differences()
+        report.violations = judge(self.history, rows, letters, wrong)
         report.strikes = dict(self.scene.strikes)
         report.back_after_s = dict(self._back_after_s)
         report.figures = {

@@ -7,6 +7,7 @@ The judge: what clients remember against what is in the database. A pure functio
 * **Order**: a client's later request stands behind its earlier one in the same lane of its
   campaign; inside a request, items stand in their order; and the row stands where the
   acknowledgement said.
+* **Counts**: the figures of every campaign are what its rows say.
 * **Honesty**: no "duplicate" of what was never sent before; no answer but the documented ones.
 * **Liveness**: when a fault is over, events are taken, and everything drains.
 """
@@ -31,7 +32,12 @@ class Violation(NamedTuple):
     what: str
 
 
-def judge(history: History, rows: Sequence[Row], letters: Sequence[Letter]) -> list[Violation]:
+def judge(
+    history: History,
+    rows: Sequence[Row],
+    letters: Sequence[Letter],
+    differences: Sequence[str] = (),
+) -> list[Violation]:
     """
     Every violation of every promise; none when all is well.
 
@@ -39,6 +45,7 @@ def judge(history: History, rows: Sequence[Row], letters: Sequence[Letter]) -> l
         history: What the clients remember.
         rows: Every row of ``events``.
         letters: Every dead letter.
+        differences: Figures that are not what the rows say.
     """
     dead = [letter for letter in letters if letter.status != _GONE]
     return [
@@ -47,6 +54,7 @@ def judge(history: History, rows: Sequence[Row], letters: Sequence[Letter]) -> l
         *(Violation("order", text) for text in _misplaced(history, rows)),
         *(Violation("order", text) for text in _overtaken(history, rows)),
         *(Violation("honesty", text) for text in _untrue(history)),
+        *(Violation("counts", text) for text in differences),
         *(Violation("liveness", text) for text in history.stuck),
     ]
 

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import pytest_asyncio
 
+from ray_tracking.analytics import EmailAnalyticsService
 from ray_tracking.http.openapi import document
 from tests.support.events import item
 from tests.support.stack import Service, Stack
@@ -236,3 +237,24 @@ async def test_the_views_say_what_the_api_says(
         stats["rates"][name] for name in ("open", "click", "reply", "bounce")
     )
     assert hours[0]["n"] == stats["opens"]
+
+
+async def test_python_says_what_the_api_says(
+    service: Service, shared: Stack, campaign: str
+) -> None:
+    async def api(path: str) -> Any:
+        return (await service.get(f"/campaigns/{campaign}/{path}")).json
+
+    stats = await api("stats")
+    async with EmailAnalyticsService(shared.database_url, shared.schema) as analytics:
+        assert await analytics.campaign_stats(campaign) | {"asOf": 0} == stats | {"asOf": 0}
+        listed = [one async for one in analytics.campaigns() if one["campaignId"] == campaign]
+        assert listed[0] | {"asOf": 0} == stats | {"asOf": 0}
+        assert (
+            await analytics.timeline(campaign, "minute")
+            == (await api("timeline?bucket=minute"))["items"]
+        )
+        assert await analytics.links(campaign) == (await api("links"))["items"]
+        assert await analytics.breakdown(campaign) == await api("breakdown")
+        assert await analytics.lead(campaign, "b") == (await api("leads/b"))["state"]
+        assert await analytics.verify(campaign) == await api("verify")

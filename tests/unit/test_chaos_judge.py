@@ -132,3 +132,9 @@ def test_a_loss_excuses_the_second_row_of_an_event_sent_before_and_after_it() ->
     assert found([around], rows, losses=losses) == []
     late = sent("a", first_s=11.0, last_s=12.0, attempts=2)
     assert found([late], rows, losses=losses) == ["uniqueness"]
+
+
+def test_figures_that_are_not_what_the_rows_say_are_found() -> None:
+    violations = judge(History({}), [], [], ["c shows 1, and its rows say 2"])
+
+    assert [violation.promise for violation in violations] == ["counts"]

@@ -45,6 +45,10 @@ def test_the_nouns_import_without_the_machinery(module: str) -> None:
     assert loaded(module) == ""
 
 
+def test_analytics_import_without_the_machinery() -> None:
+    assert loaded("ray_tracking.analytics") == ""
+
+
 def test_the_settings_import_without_the_machinery() -> None:
     """The command line checks a configuration on a machine without Ray or databases."""
     assert loaded("ray_tracking.settings") == ""
