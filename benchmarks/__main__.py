@@ -18,9 +18,9 @@ from benchmarks.service import LIMITS, Service
 from ray_tracking.settings import Settings
 
 #: These share a service and take turns, so that a bad minute does not fall on one alone.
-IN_TURNS = ("single", "batch", "cpu", "failover", "priority")
+IN_TURNS = ("single", "batch", "cpu", "failover", "priority", "rollups")
 #: These take longer and have a service of their own, once each.
-ALONE = ("latency", "overload", "outage", "memory")
+ALONE = ("latency", "overload", "outage", "memory", "reading")
 
 _DRAIN_S = 30
 
@@ -43,6 +43,8 @@ Found = dict[str, list[dict[str, float]]]
 @click.option("--memory-seconds", "memory_s", type=click.FloatRange(30), default=900)
 @click.option("--rate", type=click.FloatRange(1), default=500,
               help="outage, memory: requests per second.")  # fmt: skip
+@click.option("--rows", type=click.IntRange(1000), default=10_000_000,
+              help="reading: rows that there are.")  # fmt: skip
 def main(names: tuple[str, ...], **plan: Any) -> None:
     """Measure a fresh service on this machine, beside its ceilings."""
     asyncio.run(_run(list(dict.fromkeys(names or IN_TURNS + ALONE)), Plan(**plan)))

@@ -19,6 +19,7 @@ class Plan:
         outage_s: How long Redis is away; Postgres is away five times as long.
         memory_s: How long memory is watched.
         rate: Requests per second of a steady load.
+        rows: How many there are when figures and rows are read.
     """
 
     runs: int
@@ -29,3 +30,4 @@ class Plan:
     outage_s: float
     memory_s: float
     rate: float
+    rows: int
