@@ -193,6 +193,7 @@ class IngressReplica:
         )
         self._app = App(self._ports)
         self._reporting = asyncio.create_task(self._report_loop())
+        self._hearing = asyncio.create_task(self._ports.erased.run())
         if settings.listener == "replica":
             self._listener = Listener(self._app, settings.host, settings.port, self._app.hot)
             await self._listener.start()
@@ -210,6 +211,7 @@ class IngressReplica:
         await self._app.tracking.drain()
         await self._gatherer.drain()
         self._reporting.cancel()
+        self._hearing.cancel()
         if self._spooler is not None:
             await self._spooler.close()
         await self._shards.close()

@@ -27,6 +27,7 @@ from ray_tracking.http.figures import Figures
 from ray_tracking.http.health import Health, proxy_health, proxy_routes
 from ray_tracking.http.hot import Hot, asgi
 from ray_tracking.http.ingest import Ingest
+from ray_tracking.http.leads import Leads
 from ray_tracking.http.metrics import Metrics
 from ray_tracking.http.openapi import document
 from ray_tracking.http.ports import Ports
@@ -99,6 +100,7 @@ class App:
 def _starlette(ports: Ports) -> Starlette:
     query, health, letters = Query(ports), Health(ports), DeadLetters(ports)
     metrics, figures, replays = Metrics(ports), Figures(ports), Replays(ports)
+    leads = Leads(ports)
     openapi = document(ports.settings.public_base_url)
 
     async def show_openapi(request: Request) -> Response:
@@ -121,6 +123,8 @@ def _starlette(ports: Ports) -> Starlette:
             Route("/dead-letters/{letter_id}/redrive", letters.redrive, methods=["POST"]),
             Route("/replays", replays.many, methods=["GET", "POST"]),
             Route("/replays/{replay_id}", replays.one, methods=["GET", "DELETE"]),
+            Route("/leads/{lead_id:path}/export", leads.export),
+            Route("/leads/{lead_id:path}", leads.erase, methods=["DELETE"]),
             Route("/metrics", metrics.show),
             Route("/livez", health.live),
             Route("/readyz", health.ready),

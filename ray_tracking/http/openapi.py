@@ -34,6 +34,7 @@ _TAGS = {
     "hits": "Pixels and tracked links, as mail clients fetch them.",
     "reading": "Campaigns: their figures, and the stored rows.",
     "replays": "Counting a campaign's figures anew from its rows.",
+    "leads": "Handing out and erasing what is stored of a person.",
     "dead letters": "Events that Postgres refused for what they are.",
     "service": "How the service is.",
 }

@@ -312,6 +312,44 @@ ANSWERS: dict[str, Schema] = {
         }
     ),
     "ReplayStopped": _object({"success": {"const": True}, **_REPLAY}),
+    "LeadExport": _object(
+        {
+            "leadId": _STRING,
+            "events": {"type": "array", "items": ref("StoredEvent")},
+            "campaigns": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "campaignId": _STRING,
+                        **dict.fromkeys(("opened", "clicked", "replied"), _BOOLEAN),
+                    }
+                ),
+                "description": "Where it counts as a unique lead.",
+            },
+            "deadLetters": {"type": "array", "items": ref("DeadLetter")},
+        },
+        description="Everything that is stored of one lead.",
+    ),
+    "LeadErased": _object(
+        {
+            "success": {"const": True},
+            "leadId": _STRING,
+            "erasedAt": _TIME,
+            "removed": _object(
+                {
+                    "events": _COUNT,
+                    "deadLetters": _COUNT,
+                    "campaigns": {
+                        "type": "array",
+                        "items": _STRING,
+                        "description": "Whose figures changed.",
+                    },
+                }
+            ),
+            "message": _STRING,
+        },
+        description="The receipt.",
+    ),
     "LetterStatus": {
         "enum": [status.value for status in LetterStatus],
         "description": "redriven: it became a row after all. discarded: it never will.",

@@ -105,6 +105,7 @@ def paths() -> _Object:
         **_reading(campaign),
         **_dead_letters(),
         **_replays(),
+        **_leads(),
         "/metrics": {
             "get": _operation(
                 "metrics",
@@ -439,6 +440,20 @@ def _replays() -> _Object:
         "/replays": {"get": browse, "post": ask},
         "/replays/{replay_id}": {"get": show, "delete": stop},
     }
+
+
+def _leads() -> _Object:
+    lead = [_parameter("path", "lead_id", {"type": "string"})]
+    export = _operation(
+        "exportLead", "leads", "Everything of one lead, in all campaigns", "admin",
+        {"200": _answer("All of it.", "LeadExport"), **_refusals(405, 422, 503)}, parameters=lead,
+    )  # fmt: skip
+    erase = _operation(
+        "eraseLead", "leads", "Erase it; what is still on its way is discarded", "admin",
+        {"200": _answer("The receipt.", "LeadErased"), **_refusals(405, 422, 503)},
+        parameters=lead,
+    )  # fmt: skip
+    return {"/leads/{lead_id}/export": {"get": export}, "/leads/{lead_id}": {"delete": erase}}
 
 
 def _health() -> _Object:

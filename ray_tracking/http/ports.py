@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ray_tracking.clock import Clock, steady_clock
 from ray_tracking.http.access import Access
 from ray_tracking.http.client_address import TrustedProxies
+from ray_tracking.http.erased import ErasedLeads
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.intake import Intake
 from ray_tracking.http.spooler import Spooler
@@ -64,6 +65,7 @@ class Ports:
     turns: Turns = field(init=False)
     access: Access = field(init=False)
     proxies: TrustedProxies = field(init=False)
+    erased: ErasedLeads = field(init=False)
     _random: bytes = b""
 
     def __post_init__(self) -> None:
@@ -72,6 +74,7 @@ class Ports:
         self.intake = Intake(self.gatherer, self.spooler)
         self.access = Access(self.settings.api_keys)
         self.proxies = TrustedProxies(self.settings.trusted_proxies)
+        self.erased = ErasedLeads(self.queries)
 
     @property
     def mode(self) -> str:

@@ -219,6 +219,9 @@ class Tracking:
         decided: Callable[[bool], None],
     ) -> None:
         """Send the event on its way, and say in time whether it is durable."""
+        if self._ports.erased.refuses(said.lead_id, said.minted_at_s):
+            decided(False)
+            return
         submission = self._submission(scope, token, event_type, said, link)
         if not self.room.take(1, submission.size_bytes):
             self._lose("too many hits are waiting for the log")

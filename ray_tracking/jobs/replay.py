@@ -21,11 +21,12 @@ from ray_tracking.stores.replays import ReplayStore
 @click.command()
 @click.option("--id", "replay_id", required=True)
 @click.option("--campaign", "campaign_id", required=True)
+@click.option("--ray", "address", required=True, help="Where the application's Ray is.")
 @click.option("--application", required=True, help="The name of ours in Serve.")
 @click.option("--schema", required=True, help="Where our tables are.")
-def main(replay_id: str, campaign_id: str, application: str, schema: str) -> None:
+def main(replay_id: str, campaign_id: str, address: str, application: str, schema: str) -> None:
     """Carry out a replay that is stored, or go on with it."""
-    ray.init(namespace="ray_tracking", logging_level="WARNING")
+    ray.init(address=address, namespace="ray_tracking", logging_level="WARNING")
     supervisor = serve.get_deployment_handle("Supervisor", application)
     url = supervisor.runtime.remote().result().database_url
     asyncio.run(_run(url, schema, replay_id, campaign_id))

@@ -63,6 +63,8 @@ class ReplayJobs:
         if any(job.submission_id == job_id for job in client.list_jobs()):
             return
         arguments = ["--id", replay["id"], "--application", self._application]
+        # Where several Rays run on a machine, Ray tells its jobs of any one of them.
+        arguments += ["--ray", ray.get_runtime_context().gcs_address]
         arguments += ["--campaign", replay["campaign_id"], "--schema", self._schema]
         client.submit_job(
             entrypoint=" ".join(

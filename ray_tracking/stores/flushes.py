@@ -5,6 +5,7 @@ What happens in the transaction of a flush, from its first statement to the last
     move      the positions, and with them the books
     copy      rows, into the tables of their days
     letters   what cannot be a row
+    discard   what leads have left behind that were erased
 """
 
 from __future__ import annotations
@@ -49,6 +50,27 @@ FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6:
      ON r.log_partition = m.its_partition AND r.log_lane = m.its_lane
 WHERE p.log_partition = m.its_partition AND p.log_lane = m.its_lane
   AND p.epoch = m.old_epoch AND p.seq = m.old_seq AND p.writer_epoch = m.its_writer
+RETURNING p.log_partition, p.log_lane, {_BOOKS}
+"""
+
+
+_NEWEST_ERASED = "SELECT (extract(epoch FROM max(until)) * 1000)::bigint FROM erased_leads"
+
+_DISCARD_ERASED = f"""
+WITH gone AS (
+    DELETE FROM events e
+    USING unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+              m(its_partition, its_lane, old_epoch, old_seq, new_epoch, new_seq),
+          erased_leads t
+    WHERE e.log_partition = m.its_partition AND e.log_lane = m.its_lane
+      AND (e.log_epoch, e.log_seq) > (m.old_epoch, m.old_seq)
+      AND (e.log_epoch, e.log_seq) <= (m.new_epoch, m.new_seq)
+      AND t.lead_key = sha256(convert_to(e.lead_id, 'UTF8')) AND e.received_at <= t.until
+    RETURNING e.log_partition, e.log_lane)
+UPDATE log_positions p
+SET rows_total = p.rows_total - n, discarded_total = p.discarded_total + n
+FROM (SELECT log_partition, log_lane, count(*) AS n FROM gone GROUP BY 1, 2) g
+WHERE p.log_partition = g.log_partition AND p.log_lane = g.log_lane
 RETURNING p.log_partition, p.log_lane, {_BOOKS}
 """
 
@@ -127,12 +149,38 @@ class Flushes:
             await _copy(connection, day, parts)
         failpoints.reach("writer.copied", *chain.from_iterable(copies.values()))
         await write_letters(connection, moves, letters)
-        return {where_of(row): books_of(row) for row in rows}
+        booked = {where_of(row): books_of(row) for row in rows}
+        if await _may_be_erased(connection, moves):
+            booked |= await _discard_erased(connection, moves)
+        return booked
 
     async def _ensure_day(self, connection: asyncpg.Connection[Any], day: date) -> None:
         if day not in self._known_days:
             await create_partition(connection, day)
             self._known_days.add(day)
+
+
+async def _may_be_erased(connection: asyncpg.Connection[Any], moves: list[Move]) -> bool:
+    """Whether some of these events were received before a lead was erased."""
+    oldest_ms = min((ms for move in moves if (ms := move.oldest_ms) is not None), default=None)
+    # Asked after the positions have moved: whoever erases waits for those who hold them.
+    newest_ms = await connection.fetchval(_NEWEST_ERASED)
+    return oldest_ms is not None and newest_ms is not None and oldest_ms <= newest_ms
+
+
+async def _discard_erased(
+    connection: asyncpg.Connection[Any], moves: list[Move]
+) -> dict[Where, Books]:
+    rows = await connection.fetch(
+        _DISCARD_ERASED,
+        [move.where[0] for move in moves],
+        [LANES[move.where[1]].value for move in moves],
+        [move.old.epoch for move in moves],
+        [move.old.seq for move in moves],
+        [move.new.epoch for move in moves],
+        [move.new.seq for move in moves],
+    )
+    return {where_of(row): books_of(row) for row in rows}
 
 
 def _chosen(

@@ -148,3 +148,45 @@ put_totals AS (
         last_event_at = greatest(t.last_event_at, excluded.last_event_at))
 SELECT {answer} FROM source
 """
+
+
+def unfold(source: str) -> str:
+    """
+    The statement that takes rows out of the figures again; uniques and times stay.
+
+    Args:
+        source: A query as for :func:`fold`, of rows that are counted.
+    """
+    less = ", ".join(f"{name} = t.{name} - s.{name}" for name in COUNTED)
+    return f"""
+WITH source AS MATERIALIZED ({source}),
+sums AS (SELECT {_KEY}, {_SUMS} FROM source GROUP BY {_KEY}),
+minutes AS MATERIALIZED (
+    SELECT {_KEY}, date_trunc('minute', occurred_at) AS minute, event_type, is_machine,
+           count(*) AS n
+    FROM source GROUP BY {_KEY}, date_trunc('minute', occurred_at), event_type, is_machine),
+buckets({_KEY}, bucket, bucket_start, event_type, is_machine, n) AS ({_BUCKETS}),
+take_buckets AS (
+    UPDATE rollup_buckets t SET events = t.events - s.n FROM buckets s
+    WHERE (t.campaign_id, t.generation, t.bucket, t.bucket_start, t.event_type, t.is_machine)
+        = (s.campaign_id, s.generation, s.bucket, s.bucket_start, s.event_type, s.is_machine)),
+groups AS (
+    SELECT {_KEY}, g.kind, g.name, event_type, count(*) AS n
+    FROM source, LATERAL (VALUES ('device', device), ('country', country)) g(kind, name)
+    WHERE device IS NOT NULL AND NOT is_machine GROUP BY {_KEY}, g.kind, g.name, event_type),
+take_groups AS (
+    UPDATE rollup_groups t SET events = t.events - s.n FROM groups s
+    WHERE (t.campaign_id, t.generation, t.kind, t.name, t.event_type)
+        = (s.campaign_id, s.generation, s.kind, s.name, s.event_type)),
+links AS (
+    SELECT {_KEY}, {LINK_KEY} AS link_key, count(*) AS n FROM source
+    WHERE event_type = 'LINK_CLICK' AND NOT is_machine AND link_url IS NOT NULL
+    GROUP BY {_KEY}, link_url, link_id),
+take_links AS (
+    UPDATE rollup_links t SET clicks = t.clicks - s.n FROM links s
+    WHERE (t.campaign_id, t.generation, t.link_key) = (s.campaign_id, s.generation, s.link_key)),
+take_totals AS (
+    UPDATE rollup_totals t SET {less} FROM sums s
+    WHERE (t.campaign_id, t.generation) = (s.campaign_id, s.generation))
+SELECT count(*) FROM source
+"""

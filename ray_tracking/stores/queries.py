@@ -12,6 +12,7 @@ from ray_tracking.pipeline.rows import event_data, iso_utc
 from ray_tracking.stores.cursor import Cursor, cut_page
 from ray_tracking.stores.database import open_pool
 from ray_tracking.stores.dead_letters import DeadLetterStore
+from ray_tracking.stores.erase import Leads
 from ray_tracking.stores.figures import Figures, answered
 from ray_tracking.stores.replays import ReplayStore
 from ray_tracking.stores.rollups import Rollups
@@ -69,6 +70,7 @@ class Queries:
         self.figures = Figures(pool)
         self.verifier = Verifier(pool)
         self.replays = ReplayStore(pool)
+        self.leads = Leads(pool)
 
     @classmethod
     async def open(cls, url: str, schema: str) -> Queries:

@@ -279,8 +279,8 @@ def test_any_history_leaves_every_figure_equal_to_a_recount(
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=10,
-                stateful_step_count=20,
+                max_examples=6,
+                stateful_step_count=15,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),

@@ -1,0 +1,101 @@
+"""Everything of one lead over the API: hand it out, erase it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ray_tracking.errors import InvalidEvent
+from ray_tracking.http.paging import database_away
+from ray_tracking.http.ports import Ports
+from ray_tracking.http.query import read_id
+from ray_tracking.pipeline import answer
+from ray_tracking.pipeline.letters import show
+from ray_tracking.pipeline.rows import event_data, iso_utc
+from ray_tracking.stores.erase import Belongings
+from ray_tracking.stores.failures import StoreUnavailable
+
+_FLAGS = {"opened": 1, "clicked": 2, "replied": 4}
+
+_Handler = Callable[["Leads", Request], Awaitable[Response]]
+
+
+def _for_admins(handler: _Handler) -> _Handler:
+    """Ask for the scope, and answer what is raised on purpose."""
+
+    @wraps(handler)
+    async def guard(self: Leads, request: Request) -> Response:
+        self.ports.access.require(request.scope, "admin")
+        try:
+            return await handler(self, request)
+        except InvalidEvent as error:
+            return JSONResponse(answer.invalid(error), error.status)
+        except StoreUnavailable:
+            return database_away()
+
+    return guard
+
+
+class Leads:
+    """
+    The calls about leads.
+
+    Args:
+        ports: What the replica works with.
+    """
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+
+    @_for_admins
+    async def export(self, request: Request) -> Response:
+        """``GET /leads/{id}/export``."""
+        lead_id = read_id(request, "lead_id")
+        found = await self.ports.queries.leads.export(lead_id)
+        return JSONResponse(_belongings(lead_id, found))
+
+    @_for_admins
+    async def erase(self, request: Request) -> Response:
+        """``DELETE /leads/{id}``; it may be repeated."""
+        lead_id = read_id(request, "lead_id")
+        receipt = await self.ports.queries.leads.erase(lead_id)
+        await self.ports.erased.refresh()
+        return JSONResponse(
+            {
+                "success": True,
+                "leadId": lead_id,
+                "erasedAt": iso_utc(receipt.erased_at),
+                "removed": {
+                    "events": receipt.events,
+                    "deadLetters": receipt.dead_letters,
+                    "campaigns": receipt.campaigns,
+                },
+                "message": "What is still on its way is discarded, and tokens minted until now "
+                "record nothing more. The event log keeps its entries until they are trimmed.",
+            }
+        )
+
+
+def _belongings(lead_id: str, found: Belongings) -> dict[str, Any]:
+    return {
+        "leadId": lead_id,
+        "events": [
+            {
+                "eventId": row["client_event_id"] or str(row["event_id"]),
+                "eventType": row["event_type"],
+                "eventData": event_data(row),
+                "receivedAt": iso_utc(row["received_at"]),
+            }
+            for row in found.rows
+        ],
+        "campaigns": [
+            {"campaignId": row["campaign_id"]}
+            | {name: bool(row["flags"] & flag) for name, flag in _FLAGS.items()}
+            for row in found.uniques
+        ],
+        "deadLetters": [show(letter) for letter in found.letters],
+    }
