@@ -30,8 +30,8 @@ BODY = {
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     made = Service(tmp_path_factory.mktemp("replay"))
-    made.start()
     try:
+        made.start()
         items = [item(campaignId=CAMPAIGN) for _ in range(EVENTS)]
         events = [{"eventType": one["eventType"], "data": one["eventData"]} for one in items]
         assert made.call("POST", "/events/batch", {"events": events}).status == 200
