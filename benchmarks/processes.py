@@ -18,6 +18,7 @@ _TITLES = {
     "ingress": ":tracking:Ingress",
     "shard": "ray::ShardActor",
     "writer": "ray::WriterActor",
+    "broadcaster": "ray::BroadcasterActor",
     "supervisor": ":tracking:Supervisor",
     "guard": "ray_tracking.stores.embedded.guard",
     "run": "bin/ray-tracking run",

@@ -18,24 +18,29 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from ray_tracking import failpoints, garbage
-from ray_tracking.actors.clients import ShardClients
+from ray_tracking.actors.clients import BroadcasterClient, ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
 from ray_tracking.clock import node_clock
 from ray_tracking.errors import Unavailable
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener
+from ray_tracking.http.live.affinity import Affinity
+from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.metrics import exposition
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.spooler import Spooler
 from ray_tracking.jobs.submit import ReplayJobs
+from ray_tracking.memory import rss_bytes
 from ray_tracking.pipeline import enrich
 from ray_tracking.pipeline.gather import GatherPolicy
 from ray_tracking.pipeline.health import overall_health, readiness
 from ray_tracking.pipeline.level import Level
+from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.overview import ReplicaReport
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router
+from ray_tracking.pipeline.stats import processing_stats
 from ray_tracking.settings import Settings
 from ray_tracking.sources.rules import load_rules
 from ray_tracking.sources.tokens import TokenKeys
@@ -108,7 +113,7 @@ class SupervisorReplica:
     async def health(self) -> dict[str, Any]:
         return await self._supervisor.health()
 
-    async def exchange(self, report: ReplicaReport) -> Level:
+    async def exchange(self, report: ReplicaReport) -> tuple[Level, Mode]:
         return await self._supervisor.exchange(report)
 
     async def __del__(self) -> None:
@@ -165,6 +170,9 @@ class IngressReplica:
         runtime = await self._runtime()
         self._clock = node_clock(settings.data_dir)
         self._shards = ShardClients(runtime.shard_names)
+        self._broadcaster = BroadcasterClient(runtime.broadcaster_name)
+        self._hub = Hub(self._broadcaster.poll, self._broadcaster.watch, self._clock)
+        await self._hub.start()
         self._queries = await Queries.open(runtime.database_url, settings.database_schema)
         self._gatherer = Gatherer(
             self._shards.submit,
@@ -186,6 +194,9 @@ class IngressReplica:
             health=self._health,
             ready=self._ready,
             metrics=self._metrics,
+            hub=self._hub,
+            affinity=Affinity(runtime.secret),
+            stats=self._stats,
             rules=load_rules(settings.validation_rules),
             spooler=self._spooler,
             jobs=_replay_jobs(settings.database_schema),
@@ -195,7 +206,14 @@ class IngressReplica:
         self._reporting = asyncio.create_task(self._report_loop())
         self._hearing = asyncio.create_task(self._ports.erased.run())
         if settings.listener == "replica":
-            self._listener = Listener(self._app, settings.host, settings.port, self._app.hot)
+            self._listener = Listener(
+                self._app,
+                settings.host,
+                settings.port,
+                self._app.hot,
+                goodbye=self._hub.say_goodbye,
+                affinity=self._ports.affinity,
+            )
             await self._listener.start()
         garbage.settle()
         return self._app
@@ -215,6 +233,8 @@ class IngressReplica:
         if self._spooler is not None:
             await self._spooler.close()
         await self._shards.close()
+        await self._hub.stop()
+        await self._broadcaster.close()
         await self._queries.close()
 
     async def _runtime(self) -> Runtime:
@@ -247,14 +267,15 @@ class IngressReplica:
         while True:
             try:
                 async with asyncio.timeout(_REPORT_EVERY_S):
-                    await self._supervisor.exchange.remote(self._report())
+                    _, self._ports.mode = await self._supervisor.exchange.remote(self._report())
             except Exception as error:
                 # It is beside the path: while it is away, everything else goes on.
                 log.debug("supervisor not reached", reason=repr(error))
             await asyncio.sleep(_REPORT_EVERY_S)
 
     def _report(self) -> ReplicaReport:
-        spooler, tracking = self._spooler, self._app.tracking
+        spooler, tracking, traffic = self._spooler, self._app.tracking, self._ports.traffic
+        requests, request_ms = traffic.last_minute(self._clock())
         return ReplicaReport(
             replica=self._name,
             buffered=self._gatherer.room.events,
@@ -265,6 +286,14 @@ class IngressReplica:
             unconfirmed=tracking.unconfirmed,
             lost=tracking.lost,
             linger_s=self._gatherer.linger_s,
+            duplicates=traffic.duplicates,
+            limited=traffic.limited,
+            overloaded=traffic.overloaded,
+            invalid=traffic.invalid,
+            requests=requests,
+            request_ms=request_ms,
+            connections=self._hub.connections,
+            rss_bytes=rss_bytes(),
         )
 
     async def _ready(self) -> str | None:
@@ -293,6 +322,10 @@ class IngressReplica:
     async def _metrics(self) -> bytes | None:
         snapshot = await self._snapshot()
         return exposition(snapshot) if snapshot is not None else None
+
+    async def _stats(self) -> dict[str, Any] | None:
+        snapshot = await self._snapshot()
+        return processing_stats(snapshot) if snapshot is not None else None
 
 
 _COMMON: dict[str, Any] = {

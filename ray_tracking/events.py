@@ -60,13 +60,16 @@ class Agent(StrEnum):
     MACHINE = "machine"
 
 
+MAX_ID_CHARS = 128
 MAX_URL_CHARS = 8192
 MAX_CUSTOM_BYTES = 16 * 1024
 MAX_CUSTOM_LEVELS = 8
 MAX_BATCH_EVENTS = 10_000
 MAX_AHEAD_S = 300
 
-Identifier = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
+Identifier = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_ID_CHARS)
+]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048)]
 Url = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_URL_CHARS)

@@ -1,7 +1,7 @@
 """
 Calls to actors by name: the one place where Ray's errors become ours.
 
-Events go over a socket to the shard's own process (:mod:`ray_tracking.actors.calls`), to
+Events and frames go over a socket to the actor's own process (:mod:`ray_tracking.actors.calls`), to
 which Ray shows the way; everything else is a call of Ray's.
 """
 
@@ -22,22 +22,106 @@ _CONNECT_WITHIN_S = 2.0
 _AGAIN_S = 0.05
 #: The methods of a shard that are called over its socket, by index.
 SUBMIT, DRAIN_SPOOL = range(2)
+#: Those of the broadcaster.
+POLL, WATCH = range(2)
 
 
-class ShardClients:
+class _Clients:
     """
-    Calls shards by index.
+    Calls actors by index.
 
     Args:
-        names: The actor name of each shard.
+        names: The name of each.
     """
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
         self._handles: dict[int, Any] = {}
         self._connections: dict[int, asyncio.Task[CallClient]] = {}
-        #: Where each shard was found last.
+        #: Where each was found last.
         self._endpoints: dict[int, Endpoint] = {}
+
+    async def statuses(self, timeout_s: float = 2.0) -> list[dict[str, Any] | None]:
+        """What each says of itself; None for one that does not answer in time."""
+
+        async def ask(index: int) -> dict[str, Any] | None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    status: dict[str, Any] = await self._call(index, "status")
+                    return status
+            except (Unavailable, TimeoutError):
+                return None
+
+        return list(await asyncio.gather(*[ask(index) for index in range(len(self._names))]))
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        for opening in self._connections.values():
+            opening.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Unavailable):
+                (await opening).close()
+
+    async def _send(self, index: int, method: int, blob: bytes) -> bytes:
+        opening = self._connections.get(index)
+        if opening is None or (opening.done() and _is_lost(opening)):
+            opening = self._connections[index] = asyncio.create_task(self._connect(index))
+        # Others wait for it as well: who gives up does not end it.
+        connection = await asyncio.shield(opening)
+        return await connection.call(method, blob)
+
+    async def _connect(self, index: int) -> CallClient:
+        # Ray hears of a new start a second after it, and may never answer what it was asked
+        # meanwhile; mostly the actor is where it was.
+        ways = [asyncio.create_task(self._connect_by_ray(index))]
+        if (known := self._endpoints.get(index)) is not None:
+            ways.append(asyncio.create_task(_connect_again(known)))
+        try:
+            async with asyncio.timeout(_CONNECT_WITHIN_S):
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            self._handles.pop(index, None)
+            raise Unavailable(f"{self._names[index]} does not say where it is") from None
+        finally:
+            for way in ways:
+                way.cancel()  # which closes what it was opening
+        opened, *others = sorted((way for way in ways if way.done()), key=_is_lost)
+        for other in others:
+            if not _is_lost(other):
+                other.result().close()
+        return opened.result()
+
+    async def _connect_by_ray(self, index: int) -> CallClient:
+        endpoint: Endpoint = await self._call(index, "endpoint")
+        connection = await CallClient.connect(endpoint)
+        self._endpoints[index] = endpoint
+        return connection
+
+    async def _call(self, index: int, method: str, *args: Any) -> Any:
+        try:
+            handle = self._handles.get(index)
+            if handle is None:
+                handle = self._find(index)
+                self._handles[index] = handle
+            return await getattr(handle, method).remote(*args)
+        except (RayActorError, RaySystemError, ValueError) as error:
+            # ValueError: no actor of that name now. It may come back under a new handle.
+            self._handles.pop(index, None)
+            raise Unavailable(f"{self._names[index]} cannot be reached") from error
+
+    def _find(self, index: int) -> Any:
+        name = self._names[index]
+        try:
+            return ray.get_actor(name, NAMESPACE)
+        except ValueError:
+            # A redeployment has put another generation in its place, and will replace us
+            # too. Until then we go on with that one, if it speaks as we do.
+            for successor in actor_names(name.rpartition("-")[0]):
+                return ray.get_actor(successor, NAMESPACE)
+            raise
+
+
+class ShardClients(_Clients):
+    """Calls shards by index."""
 
     async def submit(self, shard: int, blob: bytes) -> bytes:
         """
@@ -58,83 +142,35 @@ class ShardClients:
         """
         return await self._send(shard, DRAIN_SPOOL, blob)
 
-    async def statuses(self, timeout_s: float = 2.0) -> list[dict[str, Any] | None]:
-        """What each shard says of itself; None for one that does not answer in time."""
 
-        async def ask(shard: int) -> dict[str, Any] | None:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    status: dict[str, Any] = await self._call(shard, "status")
-                    return status
-            except (Unavailable, TimeoutError):
-                return None
+class BroadcasterClient(_Clients):
+    """
+    Calls the broadcaster.
 
-        return list(await asyncio.gather(*[ask(shard) for shard in range(len(self._names))]))
+    Args:
+        name: Of its actor.
+    """
 
-    async def close(self) -> None:
-        """Drop the connections."""
-        for opening in self._connections.values():
-            opening.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Unavailable):
-                (await opening).close()
+    def __init__(self, name: str) -> None:
+        super().__init__([name])
 
-    async def _send(self, shard: int, method: int, blob: bytes) -> bytes:
-        opening = self._connections.get(shard)
-        if opening is None or (opening.done() and _is_lost(opening)):
-            opening = self._connections[shard] = asyncio.create_task(self._connect(shard))
-        # Others wait for it as well: who gives up does not end it.
-        connection = await asyncio.shield(opening)
-        return await connection.call(method, blob)
+    async def poll(self, blob: bytes) -> bytes:
+        """
+        Ask for frames, and wait until there are some.
 
-    async def _connect(self, shard: int) -> CallClient:
-        # Ray hears of a new start a second after it, and may never answer what it was asked
-        # meanwhile; mostly the shard is where it was.
-        ways = [asyncio.create_task(self._connect_by_ray(shard))]
-        if (known := self._endpoints.get(shard)) is not None:
-            ways.append(asyncio.create_task(_connect_again(known)))
-        try:
-            async with asyncio.timeout(_CONNECT_WITHIN_S):
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            self._handles.pop(shard, None)
-            raise Unavailable(f"shard {shard} does not say where it is") from None
-        finally:
-            for way in ways:
-                way.cancel()  # which closes what it was opening
-        opened, *others = sorted((way for way in ways if way.done()), key=_is_lost)
-        for other in others:
-            if not _is_lost(other):
-                other.result().close()
-        return opened.result()
+        Raises:
+            Unavailable: If it cannot be reached.
+        """
+        return await self._send(0, POLL, blob)
 
-    async def _connect_by_ray(self, shard: int) -> CallClient:
-        endpoint: Endpoint = await self._call(shard, "endpoint")
-        connection = await CallClient.connect(endpoint)
-        self._endpoints[shard] = endpoint
-        return connection
+    async def watch(self, blob: bytes) -> bytes:
+        """
+        Say which campaigns have subscribers here, and hear how they stand.
 
-    async def _call(self, shard: int, method: str, *args: Any) -> Any:
-        try:
-            handle = self._handles.get(shard)
-            if handle is None:
-                handle = self._find(shard)
-                self._handles[shard] = handle
-            return await getattr(handle, method).remote(*args)
-        except (RayActorError, RaySystemError, ValueError) as error:
-            # ValueError: no actor of that name now. It may come back under a new handle.
-            self._handles.pop(shard, None)
-            raise Unavailable(f"shard {shard} cannot be reached") from error
-
-    def _find(self, shard: int) -> Any:
-        name = self._names[shard]
-        try:
-            return ray.get_actor(name, NAMESPACE)
-        except ValueError:
-            # A redeployment has put another generation in its place, and will replace us
-            # too. Until then we go on with that one, if it speaks as we do.
-            for successor in actor_names(name.rpartition("-")[0]):
-                return ray.get_actor(successor, NAMESPACE)
-            raise
+        Raises:
+            Unavailable: If it cannot be reached.
+        """
+        return await self._send(0, WATCH, blob)
 
 
 async def _connect_again(endpoint: Endpoint) -> CallClient:

@@ -23,6 +23,7 @@ import structlog
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from ray_tracking import __version__, failpoints, garbage
+from ray_tracking.actors.broadcaster import Broadcaster, BroadcasterConfig
 from ray_tracking.actors.calls import CallServer, Endpoint
 from ray_tracking.actors.clients import NAMESPACE, actor_names
 from ray_tracking.actors.pump import WriterConfig
@@ -30,6 +31,7 @@ from ray_tracking.actors.shard import Shard, ShardConfig
 from ray_tracking.actors.writer import Writer
 from ray_tracking.clock import Clock, node_clock, steady_clock
 from ray_tracking.errors import LogUnavailable
+from ray_tracking.memory import rss_bytes
 from ray_tracking.pipeline.admit import AdmissionPolicy
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.window import WindowPolicy
@@ -47,6 +49,9 @@ _PATIENCE = 3
 
 log = structlog.get_logger("ray_tracking.supervisor")
 
+_Config = ShardConfig | WriterConfig | BroadcasterConfig
+_Plain = Shard | Writer | Broadcaster
+
 
 def end_process(reason: str) -> None:
     """How a fenced actor ends: at once, without a word to anybody else."""
@@ -61,7 +66,7 @@ class _Works:
     class, those that nobody calls from outside too.
     """
 
-    def __init__(self, part: Shard | Writer) -> None:
+    def __init__(self, part: _Plain) -> None:
         self._part = part
         garbage.settle()
         self._first_start = asyncio.create_task(_try_to_start(part))
@@ -72,7 +77,7 @@ class _Works:
 
     async def status(self) -> dict[str, Any]:
         """Figures for health and stats."""
-        return await self._part.status()
+        return {**await self._part.status(), "rss_bytes": rss_bytes()}
 
     async def drain(self) -> None:
         """Return when nothing is left to do that was begun."""
@@ -91,9 +96,7 @@ class ShardActor(_Works):
         shard = Shard(config, end_process, _clock(config))
         super().__init__(shard)
         # In the order of actors.clients.
-        server = CallServer([shard.submit, shard.drain_spool])
-        file = config.clock_dir / "calls" / config.name if config.clock_dir else None
-        self._listening = asyncio.create_task(server.start(ray.util.get_node_ip_address(), file))
+        self._listening = _listen(CallServer([shard.submit, shard.drain_spool]), config)
 
     async def endpoint(self) -> Endpoint:
         """Where events are taken."""
@@ -108,11 +111,38 @@ class WriterActor(_Works):
         super().__init__(Writer(config, end_process, _clock(config)))
 
 
-def _clock(config: ShardConfig | WriterConfig) -> Clock:
+class BroadcasterActor(_Works):
+    """The broadcaster, and where replicas ask it."""
+
+    def __init__(self, config: BroadcasterConfig) -> None:
+        failpoints.arm(config.failpoints_dir)
+        self._broadcaster = Broadcaster(config, end_process, _clock(config))
+        super().__init__(self._broadcaster)
+        # In the order of actors.clients.
+        server = CallServer([self._broadcaster.poll, self._broadcaster.watch])
+        self._listening = _listen(server, config)
+
+    async def endpoint(self) -> Endpoint:
+        """Where it is asked."""
+        return await asyncio.shield(self._listening)
+
+    async def tell(self, batched: bool, messages: list[tuple[str, Any]]) -> None:
+        """Whether the mode is ``BATCH``, and what subscribers of the system are to hear."""
+        await self._broadcaster.set_batched(batched)
+        for name, data in messages:
+            await self._broadcaster.tell(name, data)
+
+
+def _listen(server: CallServer, config: _Config) -> asyncio.Task[Endpoint]:
+    file = config.clock_dir / "calls" / config.name if config.clock_dir else None
+    return asyncio.create_task(server.start(ray.util.get_node_ip_address(), file))
+
+
+def _clock(config: _Config) -> Clock:
     return node_clock(config.clock_dir) if config.clock_dir else steady_clock()
 
 
-async def _try_to_start(actor: Shard | Writer) -> None:
+async def _try_to_start(actor: _Plain) -> None:
     # One that is new waits: until the supervisor ends it, its predecessor works.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's answer uses what Ray has deprecated
@@ -133,7 +163,7 @@ class Part:
         config: What the actor is made with.
     """
 
-    def __init__(self, instance: str, kind: type[Any], config: ShardConfig | WriterConfig) -> None:
+    def __init__(self, instance: str, kind: type[Any], config: _Config) -> None:
         generation = _digest(json.dumps([asdict(config), __version__, PROTOCOL], default=str))
         self.name = f"{instance}:{config.name}:v{PROTOCOL}-{generation}"
         #: What it last said of itself; None while it is silent.
@@ -195,6 +225,12 @@ class Part:
                 self._unanswered = 0
                 ray.kill(self._handle, no_restart=False)
 
+    async def tell(self, *arguments: Any) -> None:
+        """Tell it something that matters only now; whether it hears is not known."""
+        with contextlib.suppress(RayError, TimeoutError):
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                await self._handle.tell.remote(*arguments)
+
     async def ask(self, method: str, within_s: float) -> None:
         """Ask it to do something on its way to the end; what fails is only reported."""
         try:
@@ -216,8 +252,8 @@ def instance_name(settings: Settings) -> str:
 
 def plan(
     settings: Settings, owned: dict[str, list[int]], database_url: str, redis_url: str
-) -> tuple[list[Part], list[Part]]:
-    """The shards and the writers that the settings ask for."""
+) -> tuple[list[Part], list[Part], Part]:
+    """The shards, the writers and the broadcaster that the settings ask for."""
     common: dict[str, Any] = {
         "redis_url": redis_url,
         "redis_prefix": settings.redis_prefix,
@@ -248,9 +284,11 @@ def plan(
         )
         for index in range(settings.writers)
     ]
+    broadcaster = BroadcasterConfig(name="broadcaster", partitions=settings.partitions, **common)
     return (
         [Part(instance, ShardActor, config) for config in shards],
         [Part(instance, WriterActor, config) for config in writers],
+        Part(instance, BroadcasterActor, broadcaster),
     )
 
 

@@ -2,8 +2,8 @@
 The supervisor: starts the parts in order, watches them, replaces the wedged, and stops
 them in order.
 
-Servers first, then the schema, then shards and writers; the other way round at the end.
-It decides who owns which partitions, and nothing that an acknowledgement stands on: if
+Servers first, then the schema, then shards, writers and broadcaster; the other way round at
+the end. It decides who owns which partitions, and nothing that an acknowledgement stands on: if
 it dies, everything goes on, and its successor finds the parts where they are.
 """
 
@@ -13,6 +13,7 @@ import asyncio
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,13 @@ from ray_tracking.actors.parts import (
 )
 from ray_tracking.clock import ClockSteps
 from ray_tracking.errors import LogUnavailable, StartError
+from ray_tracking.memory import rss_bytes
+from ray_tracking.pipeline.health import overall_health
 from ray_tracking.pipeline.level import Level, LevelGauge, LevelPolicy
+from ray_tracking.pipeline.modes import Mode, ModeGauge, Throughput, pinned_mode
 from ray_tracking.pipeline.overview import LastSaid, Overview, ReplicaReport, overview
 from ray_tracking.pipeline.route import SECRET_BYTES
+from ray_tracking.pipeline.stats import processing_stats
 from ray_tracking.settings import Settings
 from ray_tracking.sources.keys import read_keys
 from ray_tracking.stores import database, log_setup
@@ -44,6 +49,8 @@ _SPARE_EVERY_S = 5.0
 _ANSWER_WITHIN_S = 2.0
 #: A replica that has said nothing for so long is gone.
 _REPORT_FOR_S = 5.0
+#: Of a replica, since it began; kept when it goes.
+_COUNTS = ("duplicates", "limited", "overloaded", "invalid")
 #: How long one step of the end may take.
 _STEP_S = 3.0
 
@@ -61,6 +68,7 @@ class Runtime:
     secret: bytes
     encryption_keys: list[str]
     redis_url: str
+    broadcaster_name: str
 
 
 class Supervisor:
@@ -77,6 +85,7 @@ class Supervisor:
         self._log: EventLog | None = None
         self._shards: list[Part] = []
         self._writers: list[Part] = []
+        self._broadcaster: Part | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._runtime: Runtime | None = None
         self._warnings: list[str] = []
@@ -86,6 +95,10 @@ class Supervisor:
         self._gauge = LevelGauge(
             LevelPolicy(thresholds.warning, thresholds.critical, thresholds.emergency)
         )
+        self._modes = ModeGauge(settings.realtime_threshold, pinned_mode(settings.processing_mode))
+        self._throughput = Throughput()
+        self._gone = dict.fromkeys(_COUNTS, 0)
+        self._began_s = time.monotonic()
         self._stopping = False
 
     # -- start -----------------------------------------------------------------
@@ -117,7 +130,9 @@ class Supervisor:
         }
         await log_setup.assign(self._log.redis, settings.redis_prefix, owned)
         self._tasks.append(asyncio.create_task(self._keep_log(identity, owned)))
-        self._shards, self._writers = plan(settings, owned, database_url, redis_url)
+        self._shards, self._writers, self._broadcaster = plan(
+            settings, owned, database_url, redis_url
+        )
         await self._start_parts()
         self._runtime = Runtime(
             database_url,
@@ -126,8 +141,14 @@ class Supervisor:
             identity.secret,
             read_keys(settings.encryption_keys, settings.data_dir, make=True),
             redis_url,
+            self._broadcaster.name,
         )
         self._tasks.append(asyncio.create_task(self._watch_loop()))
+        for name, every_s, make in (
+            ("health_check", settings.health_check_interval_s, _health_of),
+            ("metrics_collected", settings.metrics_interval_s, processing_stats),
+        ):
+            self._tasks.append(asyncio.create_task(self._tell_loop(name, every_s, make)))
         self._tasks.append(asyncio.create_task(self._spare_loop()))
         self._tasks.append(asyncio.create_task(self._clock_loop()))
         log.info("started", data_dir=str(settings.data_dir), shards=settings.shard_count)
@@ -147,7 +168,7 @@ class Supervisor:
             # An earlier supervisor that is still there makes its own again.
             for part in new:
                 part.end()
-            self._shards, self._writers = [], []
+            self._shards, self._writers, self._broadcaster = [], [], None
             raise
 
     @property
@@ -157,7 +178,8 @@ class Supervisor:
 
     @property
     def _parts(self) -> list[Part]:
-        return [*self._shards, *self._writers]
+        live = [self._broadcaster] if self._broadcaster else []
+        return [*self._shards, *self._writers, *live]
 
     async def runtime(self) -> Runtime:
         """What an ingress replica needs to begin."""
@@ -227,9 +249,32 @@ class Supervisor:
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
             await asyncio.gather(*[part.look_after() for part in self._parts])
-            if changed := self._gauge.update(self.overview().backlog):
-                old, new = changed
+            whole = self.overview()
+            self._throughput.update(whole.accepted, time.monotonic_ns() // 1_000_000)
+            if level := self._gauge.update(whole.backlog):
+                old, new = level
                 log.warning("backpressure_changed", old_level=old.value, new_level=new.value)
+                await self._tell("backpressure_changed", {"oldLevel": old, "newLevel": new})
+            if mode := self._modes.update(self._gauge.level, self._throughput.per_s, whole.backlog):
+                log.info("processing_mode_changed", old_mode=mode[0].value, new_mode=mode[1].value)
+                await self._tell(
+                    "processing_mode_changed", {"oldMode": mode[0], "newMode": mode[1]}
+                )
+
+    async def _tell(self, name: str, data: Any) -> None:
+        """Have the broadcaster tell it to whoever has subscribed to the system."""
+        if self._broadcaster is not None:
+            await self._broadcaster.tell(self._modes.mode is Mode.BATCH, [(name, data)])
+
+    async def _tell_loop(
+        self, name: str, every_s: float, make: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> None:
+        while True:
+            try:
+                await self._tell(name, make(await self.health()))
+            except Exception:
+                log.exception("not told", what=name)
+            await asyncio.sleep(every_s)
 
     async def _spare_loop(self) -> None:
         while True:
@@ -248,21 +293,21 @@ class Supervisor:
         """The whole in figures, as the parts last gave them."""
         shards, writers = self._last_said
         oldest_s = time.monotonic() - _REPORT_FOR_S
-        self._replicas = {
-            name: (at_s, report)
-            for name, (at_s, report) in self._replicas.items()
-            if at_s >= oldest_s
-        }
+        for name, (at_s, report) in list(self._replicas.items()):
+            if at_s < oldest_s:
+                del self._replicas[name]
+                for count in _COUNTS:
+                    self._gone[count] += getattr(report, count)
         return overview(
             shards(shard.status for shard in self._shards),
             writers(writer.status for writer in self._writers),
             [report for _, report in self._replicas.values()],
         )
 
-    async def exchange(self, report: ReplicaReport) -> Level:
-        """Take a replica's report; the answer is the level of back-pressure."""
+    async def exchange(self, report: ReplicaReport) -> tuple[Level, Mode]:
+        """Take a replica's report; the answer is the level of back-pressure and the mode."""
         self._replicas[report.replica] = (time.monotonic(), report)
-        return self._gauge.level
+        return self._gauge.level, self._modes.mode
 
     async def health(self) -> dict[str, Any]:
         """What the health page is made of: each part's own status, None where it is silent."""
@@ -273,10 +318,17 @@ class Supervisor:
             "warnings": self._warnings,
             "shards": [shard.status for shard in self._shards],
             "writers": [writer.status for writer in self._writers],
+            "broadcaster": self._broadcaster.status if self._broadcaster else None,
             "replicas": [report for _, report in self._replicas.values()],
             "overview": self.overview(),
             "level": self._gauge.level,
             "spool": self._settings.spool,
+            "mode": self._modes.mode,
+            "per_s": self._throughput.per_s,
+            "peak_per_s": self._throughput.peak_per_s,
+            "uptime_s": time.monotonic() - self._began_s,
+            "rss_bytes": rss_bytes(),
+            "gone": dict(self._gone),
         }
 
     async def _database_answers(self) -> bool:
@@ -353,3 +405,7 @@ class Supervisor:
                 if probe.connect_ex((self._settings.host, self._settings.port)) != 0:
                     return
             await asyncio.sleep(0.05)
+
+
+def _health_of(snapshot: dict[str, Any]) -> dict[str, Any]:
+    return overall_health(snapshot, now_s=time.time())

@@ -39,10 +39,26 @@ class Access:
         """
         if not self._keys:
             return
-        kind, _, token = (header(scope, b"authorization") or "").partition(" ")
-        if kind.lower() != "bearer" or not token.strip():
+        token = bearer(scope)
+        if token is None:
             raise Refusal(401, "an API key is needed: send Authorization: Bearer KEY", _CHALLENGE)
-        given = _digest(token.strip())
+        self.require_token(token, needed)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a key."""
+        return not self._keys
+
+    def require_token(self, token: str, needed: KeyScope) -> None:
+        """
+        The same for a key that came another way than in a header.
+
+        Raises:
+            Refusal: 401 if it is not known, 403 if it lacks the scope.
+        """
+        if not self._keys:
+            return
+        given = _digest(token)
         granted = None
         for digest, scopes in self._keys:
             if hmac.compare_digest(digest, given):
@@ -51,6 +67,12 @@ class Access:
             raise Refusal(401, "the API key is not known", _CHALLENGE)
         if needed not in granted:
             raise Refusal(403, f"the API key does not have the scope {needed!r}", [])
+
+
+def bearer(scope: Scope) -> str | None:
+    """The credential in the header of a request."""
+    kind, _, token = (header(scope, b"authorization") or "").partition(" ")
+    return token.strip() or None if kind.lower() == "bearer" else None
 
 
 def _digest(key: str) -> bytes:

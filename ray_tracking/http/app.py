@@ -28,11 +28,17 @@ from ray_tracking.http.health import Health, proxy_health, proxy_routes
 from ray_tracking.http.hot import Hot, asgi
 from ray_tracking.http.ingest import Ingest
 from ray_tracking.http.leads import Leads
+from ray_tracking.http.live import socketio
+from ray_tracking.http.live.asyncapi import document as asyncapi_document
+from ray_tracking.http.live.events import ServerSent
+from ray_tracking.http.live.socketio import SocketIo
+from ray_tracking.http.live.websocket import WebSocketLive
 from ray_tracking.http.metrics import Metrics
 from ray_tracking.http.openapi import document
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.query import Query
 from ray_tracking.http.replays import Replays
+from ray_tracking.http.stats import Stats
 from ray_tracking.http.tracking import Tracking
 
 _POST = frozenset({"POST"})
@@ -62,6 +68,14 @@ class App:
             "/click": (asgi(click), _GET),
         }
         self._prefixed = (("/pixel/", self._exact["/pixel"]), ("/click/", self._exact["/click"]))
+        origins = ports.settings.cors_origins
+        socket_io = SocketIo(ports.hub, ports.access, ports.affinity, origins, ports.clock)
+        self._websockets: dict[str, Handler] = {
+            "/ws": WebSocketLive(ports.hub, ports.access, origins, ports.clock),
+            socketio.PATH: socket_io,
+        }
+        # A protocol of its own, by whatever method.
+        self._socket_io = socket_io
         self._rest = _starlette(ports)
 
     def hot(self, method: str, path: str) -> Hot | None:
@@ -74,12 +88,19 @@ class App:
         return hot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            serve = self._websockets.get(scope["path"], _no_websocket)
+            await serve(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
         path: str = scope["path"]
         route = self._exact.get(path)
         if route is None:
+            if path == socketio.PATH:
+                await self._socket_io(scope, receive, send)
+                return
             for prefix, candidate in self._prefixed:
                 if path.startswith(prefix):
                     route = candidate
@@ -97,14 +118,26 @@ class App:
         await handler(scope, receive, send)
 
 
+async def _no_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket where there is none: 403 instead of a handshake."""
+    await receive()
+    await send({"type": "websocket.close"})
+
+
 def _starlette(ports: Ports) -> Starlette:
     query, health, letters = Query(ports), Health(ports), DeadLetters(ports)
     metrics, figures, replays = Metrics(ports), Figures(ports), Replays(ports)
     leads = Leads(ports)
+    metrics, stats = Metrics(ports), Stats(ports)
+    live = ServerSent(ports.hub, ports.access, ports.clock)
     openapi = document(ports.settings.public_base_url)
+    asyncapi = asyncapi_document(ports.settings.public_base_url)
 
     async def show_openapi(request: Request) -> Response:
         return JSONResponse(openapi)
+
+    async def show_asyncapi(request: Request) -> Response:
+        return JSONResponse(asyncapi)
 
     return Starlette(
         routes=[
@@ -117,6 +150,7 @@ def _starlette(ports: Ports) -> Starlette:
             Route("/campaigns/{campaign_id:path}/verify", figures.verify),
             Route("/campaigns/{campaign_id:path}/events", query.events),
             Route("/campaigns/{campaign_id:path}/leads/{lead_id:path}", query.lead),
+            Route("/campaigns/{campaign_id:path}/live", live.stream),
             Route("/dead-letters", letters.browse),
             Route("/dead-letters/redrive", letters.redrive_many, methods=["POST"]),
             Route("/dead-letters/{letter_id}", letters.one, methods=["GET", "DELETE"]),
@@ -126,10 +160,13 @@ def _starlette(ports: Ports) -> Starlette:
             Route("/leads/{lead_id:path}/export", leads.export),
             Route("/leads/{lead_id:path}", leads.erase, methods=["DELETE"]),
             Route("/metrics", metrics.show),
+            Route("/metrics/tracking", stats.show),
+            Route("/dashboard/tracking-metrics", stats.dashboard),
             Route("/livez", health.live),
             Route("/readyz", health.ready),
             Route("/health/tracking", health.health),
             Route("/openapi.json", show_openapi),
+            Route("/asyncapi.json", show_asyncapi),
             Route("/-/healthz", proxy_health),
             Route("/-/routes", proxy_routes),
         ],

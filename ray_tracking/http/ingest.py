@@ -73,7 +73,11 @@ class Ingest:
         key = _idempotency_key(scope)
         item = parse_single(decompress(body, header(scope, b"content-encoding"), MAX_BODY_BYTES))
         event_id, now_s = ports.mint()
-        event = validate_item(item, now_s=now_s, rules=ports.rules)
+        try:
+            event = validate_item(item, now_s=now_s, rules=ports.rules)
+        except InvalidEvent:
+            ports.traffic.invalid += 1
+            raise
         submission = ports.router.route(event, event_id, single=True, idempotency_key=key)
         failpoints.reach("ingress.received", body)
 
@@ -81,6 +85,7 @@ class Ingest:
             failpoints.reach("ingress.answered", body)
             given = event.data.get("eventId")
             elapsed_ms = (time.perf_counter() - started) * 1000
+            ports.traffic.note([outcome], elapsed_ms, ports.clock())
             reply(*self._told(given, event_id, outcome, elapsed_ms))
 
         ports.intake.offer(submission, decided)
@@ -128,7 +133,9 @@ class Ingest:
         outcomes = await ports.intake.submit(submissions) if submissions else []
         for (index, event_type), outcome in zip(places, outcomes, strict=True):
             report.settle(index, event_type, outcome)
-        status, result, headers = report.answer((time.perf_counter() - started) * 1000)
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        ports.traffic.note(outcomes, elapsed_ms, ports.clock(), invalid=report.totals["invalid"])
+        status, result, headers = report.answer(elapsed_ms)
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await send_json(send, status, result, raw)
 

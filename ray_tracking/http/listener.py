@@ -15,13 +15,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 
 from ray_tracking.errors import StartError
+from ray_tracking.http.live.affinity import Affinity
+from ray_tracking.http.live.protocol import MAX_MESSAGE_BYTES, WebSocketProtocol
 from ray_tracking.http.protocol import Protocol, Route
 
 _BACKLOG = 2048
@@ -32,8 +34,15 @@ _IDLE_FOR_S = 1.0
 _GRACE_S = 7
 
 
+Goodbye = Callable[[], Awaitable[None]]
+
+
 class _Server(uvicorn.Server):
     """Leaves the process's signals alone, as Serve decides when a replica ends; goes politely."""
+
+    def __init__(self, config: uvicorn.Config, goodbye: Goodbye | None) -> None:
+        super().__init__(config)
+        self._goodbye = goodbye
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -41,6 +50,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._leave_port(sockets or [])
+        if self._goodbye is not None:
+            await self._goodbye()
         # In place: the requests that are running hold this list too.
         self.server_state.default_headers.append((b"connection", b"close"))
         until_s = time.monotonic() + _IDLE_FOR_S
@@ -90,16 +101,33 @@ class Listener:
         host: Address to bind; loopback means its IPv6 form as well, where there is one.
         port: Port to share.
         hot: Who takes requests that need no task of their own.
+        goodbye: Ends what would go on for ever: live connections.
+        affinity: Says which connections belong to another replica of this node.
     """
 
-    def __init__(self, app: Any, host: str, port: int, hot: Route | None = None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        hot: Route | None = None,
+        *,
+        goodbye: Goodbye | None = None,
+        affinity: Affinity | None = None,
+    ) -> None:
         self._sockets = _bind(host, port)
-        own = {"route": staticmethod(hot)} if hot is not None else {}
-        protocol = type("_Protocol", (Protocol,), own)
+        if affinity is not None:
+            # Its own port, where the others hand on to.
+            own = _bind_to("127.0.0.1", 0)
+            self._sockets.append(own)
+            affinity.port = own.getsockname()[1]
         config = uvicorn.Config(
             app,
             loop="none",
-            http=protocol,
+            http=Protocol.of(hot, affinity),
+            ws=WebSocketProtocol,
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
             lifespan="off",
             access_log=False,
             log_config=None,
@@ -110,7 +138,7 @@ class Listener:
             timeout_graceful_shutdown=_GRACE_S,
             h11_max_incomplete_event_size=64 * 1024,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, goodbye)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -143,18 +171,26 @@ def _bind(host: str, port: int) -> list[socket.socket]:
         hosts = ["127.0.0.1", "::1"]
     sockets: list[socket.socket] = []
     for address in hosts:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            listening = socket.socket(family, socket.SOCK_STREAM)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind((address, port))
+            sockets.append(_bind_to(address, port))
         except OSError as error:
             if address == "::1" and sockets:
                 continue  # no IPv6 on this machine
             raise StartError(f"port {port} on {address} cannot be had: {error.strerror}") from None
-        listening.setblocking(False)
-        sockets.append(listening)
     return sockets
+
+
+def _bind_to(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind((address, port))
+        listening.setblocking(False)
+    except BaseException:
+        listening.close()
+        raise
+    return listening

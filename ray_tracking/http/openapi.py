@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from ray_tracking import __version__
 from ray_tracking.events import MAX_BATCH_EVENTS, MODELS, EventType, Metadata
 from ray_tracking.http.openapi_answers import ANSWERS, ref
+from ray_tracking.http.openapi_live import SCHEMAS
 from ray_tracking.http.openapi_paths import HEADERS, paths, responses
 from ray_tracking.http.replays import ReplayBody
 from ray_tracking.http.tracking import MAX_LINKS, LinkRequest
@@ -36,6 +37,7 @@ _TAGS = {
     "replays": "Counting a campaign's figures anew from its rows.",
     "leads": "Handing out and erasing what is stored of a person.",
     "dead letters": "Events that Postgres refused for what they are.",
+    "live": "As it happens. `/ws` is described by `/asyncapi.json`.",
     "service": "How the service is.",
 }
 #: What the validator asks beyond the models.
@@ -107,7 +109,7 @@ def _schemas() -> _Object:
             items,
         ]
     }
-    return dict(sorted((found | ANSWERS).items()))
+    return dict(sorted((found | ANSWERS | SCHEMAS).items()))
 
 
 def _plain(schema: Any) -> Any:

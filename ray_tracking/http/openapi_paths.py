@@ -7,6 +7,7 @@ from typing import Any
 from ray_tracking.events import MAX_BATCH_EVENTS
 from ray_tracking.http import openapi_examples as examples
 from ray_tracking.http.openapi_answers import ref
+from ray_tracking.http.openapi_live import EVENT_STREAM, LIVE_PARAMETERS
 from ray_tracking.http.paging import DEFAULT_LIMIT, MAX_LIMIT
 from ray_tracking.pipeline.receive import JSON, NDJSON
 from ray_tracking.stores.folding import BUCKETS
@@ -106,6 +107,49 @@ def paths() -> _Object:
         **_dead_letters(),
         **_replays(),
         **_leads(),
+        "/campaigns/{campaign_id}/live": {
+            "get": _operation(
+                "campaignLive",
+                "live",
+                "A campaign as it happens, as server-sent events",
+                "read",
+                {"200": EVENT_STREAM, **_refusals(405, 422)},
+                parameters=[campaign, *LIVE_PARAMETERS],
+            )
+        },
+        "/metrics/tracking": {
+            "get": _operation(
+                "processingStats",
+                "service",
+                "The whole cluster's figures",
+                "read",
+                {"200": _answer("The figures.", "ProcessingStats"), **_refusals(405, 503)},
+            )
+        },
+        "/dashboard/tracking-metrics": {
+            "get": _operation(
+                "dashboardStats",
+                "service",
+                "The same under the names that older dashboards ask for",
+                "read",
+                {"200": _answer("The figures.", "DashboardStats"), **_refusals(405, 503)},
+            )
+        },
+        "/asyncapi.json": {
+            "get": _operation(
+                "asyncapi",
+                "live",
+                "AsyncAPI 3 of what is said over /ws",
+                None,
+                {
+                    "200": {
+                        "description": "The document.",
+                        "content": {JSON: {"schema": {"type": "object"}}},
+                    },
+                    **_refusals(405),
+                },
+            )
+        },
         "/metrics": {
             "get": _operation(
                 "metrics",

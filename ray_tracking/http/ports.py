@@ -13,10 +13,14 @@ from ray_tracking.http.client_address import TrustedProxies
 from ray_tracking.http.erased import ErasedLeads
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.intake import Intake
+from ray_tracking.http.live.affinity import Affinity
+from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.spooler import Spooler
 from ray_tracking.http.turns import Turns
+from ray_tracking.pipeline.modes import Mode, pinned_mode
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router, event_id, event_ids
+from ray_tracking.pipeline.traffic import Traffic
 from ray_tracking.pipeline.validate import Rule
 from ray_tracking.settings import Settings
 from ray_tracking.sources.tokens import TokenKeys
@@ -53,6 +57,12 @@ class Ports:
     ready: Callable[[], Awaitable[str | None]]
     #: The figures of the whole system for Prometheus; None if nobody can tell.
     metrics: Callable[[], Awaitable[bytes | None]]
+    #: Live updates.
+    hub: Hub
+    #: Whose a Socket.IO session is.
+    affinity: Affinity
+    #: ProcessingStats of the whole system; None if nobody can tell.
+    stats: Callable[[], Awaitable[dict[str, Any] | None]]
     rules: Sequence[Rule] = ()
     #: None where the spool is off.
     spooler: Spooler | None = None
@@ -60,6 +70,9 @@ class Ports:
     jobs: ReplayJobs | None = None
     clock: Clock = field(default_factory=steady_clock)
     intake: Intake = field(init=False)
+    traffic: Traffic = field(default_factory=Traffic)
+    #: The processing mode in force, as the supervisor last said.
+    mode: Mode = Mode.HYBRID
     #: Requests with events that are being worked on.
     requests: Room = field(init=False)
     turns: Turns = field(init=False)
@@ -69,18 +82,13 @@ class Ports:
     _random: bytes = b""
 
     def __post_init__(self) -> None:
+        self.mode = pinned_mode(self.settings.processing_mode) or Mode.HYBRID
         self.requests = Room(self.settings.max_buffer_size, MAX_REQUEST_BYTES)
         self.turns = Turns()
         self.intake = Intake(self.gatherer, self.spooler)
         self.access = Access(self.settings.api_keys)
         self.proxies = TrustedProxies(self.settings.trusted_proxies)
         self.erased = ErasedLeads(self.queries)
-
-    @property
-    def mode(self) -> str:
-        """The processing mode in force."""
-        pinned = self.settings.processing_mode
-        return "HYBRID" if pinned == "auto" else pinned.upper()
 
     def mint_many(self, count: int) -> tuple[list[bytes], float]:
         """As many new event ids as are wanted, and the one time that they hold."""

@@ -17,7 +17,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ray_tracking.http.asgi import Headers
+from ray_tracking.http.handover import hand_over
 from ray_tracking.http.hot import Hot, run
+from ray_tracking.http.live.affinity import Affinity
 
 #: Whose handler takes a request with this method and path, if there is one.
 Route = Callable[[str, str], Hot | None]
@@ -47,6 +49,11 @@ class _Corked:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+
+    def uncork(self) -> asyncio.Transport:
+        """The transport itself, with all that was written."""
+        self._flush()
+        return self._transport
 
     def _flush(self) -> None:
         parts, self._parts = self._parts, []
@@ -114,6 +121,22 @@ class HotCycle:
 class Protocol(HttpToolsProtocol):
     """Of one connection."""
 
+    affinity: Affinity | None = None
+
+    @classmethod
+    def of(cls, hot: Route | None, affinity: Affinity | None) -> type[Protocol]:
+        """
+        The protocol of a listener.
+
+        Args:
+            hot: Who takes requests that need no task.
+            affinity: Says which connections belong to another replica of this node.
+        """
+        own: dict[str, Any] = {"affinity": affinity}
+        if hot is not None:
+            own["route"] = staticmethod(hot)
+        return type("_Protocol", (cls,), own)
+
     @staticmethod
     def route(method: str, path: str) -> Hot | None:
         """Of a listener's own subclass: its app's."""
@@ -122,6 +145,15 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Uvicorn writes the head and the body of an answer one after the other.
         super().connection_made(_Corked(transport))  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, or hand the connection on to the replica that it belongs to."""
+        if self.affinity is not None and self._is_between_requests():
+            port = self.affinity.other_port(data)
+            if port is not None:
+                self._hand_over(port, data)
+                return
+        super().data_received(data)
 
     def on_headers_complete(self) -> None:
         """Go the short way, or uvicorn's."""
@@ -137,6 +169,23 @@ class Protocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if type(cycle) is HotCycle and not cycle.response_complete:
             cycle.run()
+
+    def _is_between_requests(self) -> bool:
+        # What comes after an early answer may still be the body of its request.
+        cycle: Any = self.cycle
+        return cycle is None or (
+            cycle.response_complete and not cycle.more_body and not self.pipeline
+        )
+
+    def _hand_over(self, port: int, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        self.transport.pause_reading()
+        corked: Any = self.transport
+        connections: set[Any] = self.connections
+        task = self.loop.create_task(hand_over(corked.uncork(), port, data, connections))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _find_hot(self) -> Hot | None:
         url, parser = self.url, self.parser

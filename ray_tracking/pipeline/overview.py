@@ -34,6 +34,17 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     spool_trouble: str | None = None
     #: How far apart its calls to a shard begin.
     linger_s: float = 0.0
+    #: Since it began.
+    duplicates: int = 0
+    limited: int = 0
+    overloaded: int = 0
+    invalid: int = 0
+    #: Of the last minute, and how long they took together.
+    requests: int = 0
+    request_ms: float = 0.0
+    #: Clients of live updates.
+    connections: int = 0
+    rss_bytes: int = 0
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):

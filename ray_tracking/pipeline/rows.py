@@ -51,6 +51,7 @@ COPY_TRAILER = struct.pack(">h", -1)
 
 _NULL = struct.pack(">i", -1)
 _length = struct.Struct(">i").pack
+_read_length = struct.Struct(">i").unpack_from
 _times = struct.Struct(">iqiq").pack
 _index_field = struct.Struct(">ii").pack
 _position_fields = struct.Struct(">hii").pack
@@ -177,6 +178,21 @@ def decode_row(row: bytes) -> dict[str, Any]:
         values[column] = _DECODERS.get(column, bytes.decode)(row[at : at + size])
         at += size
     return values
+
+
+def read_fields(row: bytes, upto: int) -> list[bytes | None]:
+    """The raw fields of the first columns of an encoded row."""
+    fields: list[bytes | None] = []
+    at = 0
+    for _ in range(upto):
+        (size,) = _read_length(row, at)
+        at += 4
+        if size < 0:
+            fields.append(None)
+            continue
+        fields.append(row[at : at + size])
+        at += size
+    return fields
 
 
 def event_data(columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ray_tracking.events import (
     MAX_AHEAD_S,
     MAX_CUSTOM_BYTES,
     MAX_CUSTOM_LEVELS,
+    MAX_ID_CHARS,
     MODELS,
     TYPES_BY_NAME,
     Event,
@@ -183,6 +184,11 @@ def _sanitise(data: dict[str, Any], now_s: float, problems: Details) -> int:
     if (custom := data.get("customData")) is not None:
         data["customData"] = _clean_custom(custom, problems)
     return _parse_timestamp(data, now_s, problems)
+
+
+def is_identifier(text: str) -> bool:
+    """Whether an event may name a campaign, a lead or anything else so."""
+    return 1 <= len(text) <= MAX_ID_CHARS and _CONTROL.search(text) is None
 
 
 def _strip_control(text: str) -> str:

@@ -17,6 +17,7 @@ from tests.chaos.history import History
 from tests.chaos.judge import Violation, judge
 from tests.chaos.probe import drained, taken_after
 from tests.chaos.target import Target
+from tests.chaos.watchers import Watchers
 
 _WARM_UP_S = 2.0
 _ALONE = 0.6
@@ -64,6 +65,7 @@ class Campaign:
         self.history = History()
         self.api = Api(target.url, self.history)
         self.clients = Clients(self.api, rates, seed)
+        self.watchers = Watchers(target.url, self.history) if target.has_live_updates else None
         self.scene = Scene(target, self.api, self.history, Random(seed))
         self._random = self.scene.random
         self._say = say
@@ -86,6 +88,8 @@ class Campaign:
         self.say(f"{self.report.flavour} service started in {took_s:.1f} s")
         await self.target.forbid_poison()
         self.clients.start()
+        if self.watchers is not None:
+            self.watchers.start()
         await asyncio.sleep(_WARM_UP_S)
 
     async def close(self, drained_within_s: float = 90.0) -> Report:
@@ -99,6 +103,8 @@ class Campaign:
         amiss = await drained(self.api, self.target, drained_within_s * self._patience)
         if amiss:
             self.history.stuck.append(amiss)
+        if self.watchers is not None:
+            await self.watchers.check(self.target, self._patience)
         rows, letters = await self.target.rows(), await self.target.letters()
         report = self.report
         wrong = await self.target.differences()
@@ -110,6 +116,7 @@ class Campaign:
             "sent": len(self.history.events),
             "acknowledged": self.history.acknowledged,
             "rows": len(rows),
+            "live messages": self.watchers.messages if self.watchers else 0,
             "letters": len(letters),
             "answers": {str(status): n for status, n in sorted(self.api.statuses.items())},
             "kills": sum(n for what, n in self.scene.strikes.items() if what.startswith("kill")),

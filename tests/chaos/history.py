@@ -98,6 +98,8 @@ class History:
     #: Faults after which no event was taken in time, or that left a backlog behind.
     stuck: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    #: What live clients were shown and should not have been.
+    misled: list[str] = field(default_factory=list)
 
     @property
     def acknowledged(self) -> int:

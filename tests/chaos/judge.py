@@ -10,6 +10,8 @@ The judge: what clients remember against what is in the database. A pure functio
 * **Counts**: the figures of every campaign are what its rows say.
 * **Honesty**: no "duplicate" of what was never sent before; no answer but the documented ones.
 * **Liveness**: when a fault is over, events are taken, and everything drains.
+* **Live**: figures that a subscriber is shown go back only where that is said, and end as SQL
+  counts them.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ def judge(
         *(Violation("honesty", text) for text in _untrue(history)),
         *(Violation("counts", text) for text in differences),
         *(Violation("liveness", text) for text in history.stuck),
+        *(Violation("live", text) for text in history.misled),
     ]
 
 

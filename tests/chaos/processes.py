@@ -41,6 +41,7 @@ KINDS: dict[str, Callable[[Process], bool]] = {
     "replica": _titled("ray::ServeReplica:tracking:Ingress"),
     "supervisor": _titled("ray::ServeReplica:tracking:Supervisor"),
     "shard": _titled("ray::ShardActor"),
+    "broadcaster": _titled("ray::BroadcasterActor"),
     "writer": _titled("ray::WriterActor"),
     "controller": _titled("ray::ServeController"),
     "raylet": _running("raylet"),

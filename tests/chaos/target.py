@@ -158,9 +158,16 @@ class Target:
         return (self.product / "ray_tracking" / "stores" / "dead_letters.py").exists()
 
     @property
+    def has_live_updates(self) -> bool:
+        """Whether this product has a broadcaster."""
+        return (self.product / "ray_tracking" / "actors" / "broadcaster.py").exists()
+
+    @property
     def is_whole(self) -> bool:
         """Whether every process that takes events is there, and whoever looks after them."""
         wanted = {"replica": 2, "shard": 2, "writer": 1, "supervisor": 1, "controller": 1}
+        if self.has_live_updates:
+            wanted["broadcaster"] = 1
         there = self._all()
         return all(
             sum(map(processes.KINDS[kind], there)) >= count for kind, count in wanted.items()

@@ -19,7 +19,16 @@ from tests.chaos.stage import fresh_target
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 #: Every kind of process, and Redis and Postgres.
-FAULTS = ("shard", "writer", "replica", "supervisor", "valkey", "postgres", "everything")
+FAULTS = (
+    "shard",
+    "writer",
+    "broadcaster",
+    "replica",
+    "supervisor",
+    "valkey",
+    "postgres",
+    "everything",
+)
 #: Tests run on machines that do other things as well: here it is about what is kept, not
 #: about how soon.
 PATIENCE = 5.0

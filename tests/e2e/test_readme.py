@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 README = Path(__file__).parents[2] / "README.md"
 
 #: Different each time: positions, times, tokens.
-_VOLATILE = {"processingTime", "position", "partition", "index", "lastEventAt", "asOf"}
+_VOLATILE = {"processingTime", "mode", "position", "partition", "index", "lastEventAt", "asOf"}
 
 
 def commands() -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ import asyncpg
 from redis.asyncio import Redis
 from yarl import URL
 
+from ray_tracking.actors.broadcaster import Broadcaster, BroadcasterConfig
 from ray_tracking.actors.pump import WriterConfig
 from ray_tracking.actors.shard import Shard, ShardConfig
 from ray_tracking.actors.writer import Writer
@@ -32,6 +33,8 @@ from ray_tracking.events import LANES
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener
+from ray_tracking.http.live.affinity import Affinity
+from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.spooler import Spooler
 from ray_tracking.jobs.carry_out import carry_out
@@ -135,6 +138,40 @@ class Scribe:
         await self.writer.close()
 
 
+class Voice:
+    """
+    A broadcaster in this process.
+
+    Args:
+        config: Of the broadcaster.
+    """
+
+    def __init__(self, config: BroadcasterConfig) -> None:
+        #: Why its process would have ended.
+        self.died: str | None = None
+        self.broadcaster = Broadcaster(config, self._die, steady_clock())
+        self._calls: set[asyncio.Task[bytes]] = set()
+
+    def _die(self, reason: str) -> None:
+        self.died = reason
+
+    async def call(self, method: Callable[[bytes], Any], blob: bytes) -> bytes:
+        """What is between a replica and it: a call that is lost when it dies."""
+        call = asyncio.ensure_future(method(blob))
+        self._calls.add(call)
+        await asyncio.wait([call])
+        self._calls.discard(call)
+        if call.cancelled():
+            raise Unavailable("the connection was lost")
+        return call.result()
+
+    async def kill(self) -> None:
+        """End it as SIGKILL does."""
+        for call in self._calls:
+            call.cancel()
+        await self.broadcaster.close()
+
+
 class Answer(NamedTuple):
     """What a client got."""
 
@@ -161,7 +198,14 @@ class Service:
     def __init__(self, ports: Ports, port: int) -> None:
         self.ports = ports
         self.app = App(ports)
-        self.listener = Listener(self.app, "127.0.0.1", port, self.app.hot)
+        self.listener = Listener(
+            self.app,
+            "127.0.0.1",
+            port,
+            self.app.hot,
+            goodbye=ports.hub.say_goodbye,
+            affinity=ports.affinity,
+        )
         self.url = f"http://127.0.0.1:{port}"
         self.port = port
         self.client = aiohttp.ClientSession(auto_decompress=False)
@@ -216,6 +260,7 @@ class Service:
         await self.listener.stop()
         await self.app.tracking.drain()
         await self.ports.gatherer.drain()
+        await self.ports.hub.stop()
         if self.ports.spooler is not None:
             await self.ports.spooler.close()
         await self.ports.queries.close()
@@ -289,6 +334,8 @@ class Stack:
         self.redis = Redis.from_url(redis_url)
         self.owners: dict[str, Owner] = {}
         self.scribes: list[Scribe] = []
+        #: The one that works, if there is one.
+        self.voice: Voice | None = None
         self.services: list[Service] = []
         self.jobs: list[Jobs] = []
         self.proxies: list[Proxy] = []
@@ -320,6 +367,8 @@ class Stack:
             await owner.kill()
         for scribe in self.scribes:
             await scribe.kill()
+        if self.voice is not None:
+            await self.voice.kill()
         for proxy in self.proxies:
             await proxy.close()
         await self.sql(f'DROP SCHEMA "{self.schema}" CASCADE')
@@ -421,6 +470,31 @@ class Stack:
         await scribe.writer.start()
         return scribe
 
+    async def broadcast(
+        self, *, redis_url: str | None = None, database_url: str | None = None
+    ) -> Voice:
+        """A broadcaster, in the place of the one before, which is killed."""
+        if self.voice is not None:
+            await self.voice.kill()
+        self.voice = Voice(
+            BroadcasterConfig(
+                name="broadcaster",
+                redis_url=redis_url or self.redis_url,
+                redis_prefix=self.prefix,
+                database_url=database_url or self.database_url,
+                database_schema=self.schema,
+                partitions=self.partitions,
+            )
+        )
+        await self.voice.broadcaster.start()
+        return self.voice
+
+    async def silence(self) -> None:
+        """Kill the broadcaster."""
+        assert self.voice is not None
+        await self.voice.kill()
+        self.voice = None
+
     async def service(
         self,
         *,
@@ -430,6 +504,7 @@ class Stack:
         rules: Sequence[Any] = (),
         spool: Path | None = None,
         redis_url: str | None = None,
+        port: int | None = None,
         **settings: Any,
     ) -> Service:
         """
@@ -459,6 +534,8 @@ class Stack:
         )
         jobs = Jobs(database_url or self.database_url, self.schema)
         self.jobs.append(jobs)
+        hub = Hub(self._poll, self._watch, steady_clock())
+        await hub.start()
         ports = Ports(
             settings=chosen,
             gatherer=gatherer,
@@ -469,11 +546,14 @@ class Stack:
             health=self._health,
             ready=self._ready,
             metrics=self._metrics,
+            hub=hub,
+            affinity=Affinity(events.SECRET),
+            stats=self._stats,
             rules=rules,
             spooler=spooler,
             jobs=jobs,
         )
-        service = Service(ports, _free_port())
+        service = Service(ports, port or _free_port())
         self.services.append(service)
         await service.listener.start()
         return service
@@ -493,8 +573,22 @@ class Stack:
             raise Unavailable(f"shard {index} cannot be reached")
         return await self.owners[f"shard-{index}"].shard.drain_spool(blob)
 
+    async def _poll(self, blob: bytes) -> bytes:
+        """What is between a replica and the broadcaster."""
+        if self.voice is None:
+            raise Unavailable("there is no broadcaster")
+        return await self.voice.call(self.voice.broadcaster.poll, blob)
+
+    async def _watch(self, blob: bytes) -> bytes:
+        if self.voice is None:
+            raise Unavailable("there is no broadcaster")
+        return await self.voice.call(self.voice.broadcaster.watch, blob)
+
     async def _health(self) -> dict[str, Any]:
         return {"overall": "healthy", "components": {}}
+
+    async def _stats(self) -> dict[str, Any] | None:
+        return None
 
     async def _ready(self) -> str | None:
         return None

@@ -6,8 +6,11 @@ Whoever adds a queue adds it here.
 
 from __future__ import annotations
 
+from ray_tracking.http.live.protocol import MAX_MESSAGE_BYTES
 from ray_tracking.http.ports import MAX_REQUEST_BYTES
 from ray_tracking.pipeline.admit import AdmissionPolicy
+from ray_tracking.pipeline.broadcast import MAX_RING_BYTES
+from ray_tracking.pipeline.outbox import MAX_OUTBOX_BYTES
 from ray_tracking.pipeline.receive import MAX_BATCH_BODY_BYTES
 from ray_tracking.pipeline.room import MAX_WAITING_BYTES, Room
 from ray_tracking.pipeline.write import FlushPolicy
@@ -24,6 +27,10 @@ QUEUES = {
     "shard: events on their way to the log (Shard._room)": (MAX_WAITING_BYTES, 64 * MIB),
     "shard: one entry of the log": (AdmissionPolicy().max_entry_bytes, MIB),
     "writer: entries that are read and not written": (FlushPolicy().max_queue_bytes, 32 * MIB),
+    "broadcaster: frames for whoever comes back (Ring)": (MAX_RING_BYTES, 8 * MIB),
+    "ingress: its copy of them (Hub)": (MAX_RING_BYTES, 8 * MIB),
+    "ingress: messages for one slow live client (Outbox)": (MAX_OUTBOX_BYTES, MIB // 2),
+    "ingress: one message of a live client": (MAX_MESSAGE_BYTES, MIB // 16),
     "node: the spool": (Settings.load({}, env={}).spool_max_bytes, 4096 * MIB),
     "cluster: the log": (Settings.load({}, env={}).max_backlog_bytes, 4096 * MIB),
 }

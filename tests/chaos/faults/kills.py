@@ -40,6 +40,11 @@ class KillWriter(Kill):
     weight = 4
 
 
+class KillBroadcaster(Kill):
+    name = kind = "broadcaster"
+    weight = 2
+
+
 class KillSupervisor(Kill):
     name = kind = "supervisor"
 
@@ -212,6 +217,7 @@ FAULTS: tuple[type[Fault], ...] = (
     KillReplica,
     KillShard,
     KillWriter,
+    KillBroadcaster,
     KillSupervisor,
     KillController,
     KillGuard,

@@ -14,6 +14,7 @@ from ray_tracking.errors import InvalidEvent
 from ray_tracking.events import EventType
 from ray_tracking.http import openapi_examples as examples
 from ray_tracking.http.app import App
+from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.openapi import document
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.tracking import Tracking
@@ -63,7 +64,7 @@ def checker(schema: str) -> jsonschema.Draft202012Validator:
 def app() -> App:
     nothing = cast(Any, None)
     settings = Settings.load({}, env={})
-    return App(Ports(settings, *[nothing] * 8))
+    return App(Ports(settings, *[nothing] * 9, Affinity(b"tests"), nothing))
 
 
 def test_it_is_openapi_3_1() -> None:
@@ -153,7 +154,7 @@ def test_example_batches_and_links_are_accepted() -> None:
         validate_item(item, now_s=NOW_S)
     nothing = cast(Any, None)
     settings, tokens = Settings.load({}, env={}), cast(Any, _Tokens())
-    ports = Ports(settings, nothing, nothing, tokens, *[nothing] * 5)
+    ports = Ports(settings, nothing, nothing, tokens, *[nothing] * 6, Affinity(b"tests"), nothing)
 
     checker("LinkRequest").validate(examples.LINK_REQUEST)
     checker("TrackingLinks").validate(Tracking(ports)._mint(examples.LINK_REQUEST, 0))
