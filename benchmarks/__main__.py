@@ -20,7 +20,7 @@ from ray_tracking.settings import Settings
 #: These share a service and take turns, so that a bad minute does not fall on one alone.
 IN_TURNS = ("single", "batch", "cpu", "failover", "priority", "rollups")
 #: These take longer and have a service of their own, once each.
-ALONE = ("latency", "live", "overload", "outage", "memory", "reading")
+ALONE = ("latency", "live", "fanout", "storm", "overload", "outage", "memory", "reading")
 
 _DRAIN_S = 30
 

@@ -44,6 +44,7 @@ class Order:
         port: On 127.0.0.1.
         clients: How many connections.
         campaigns: How many each subscribes to.
+        campaign_step: From one client's first campaign to the next one's; 0 for the same.
         per_second: How many connections are opened in a second.
         file: Where what they hear goes.
     """
@@ -51,6 +52,7 @@ class Order:
     port: int
     clients: int
     campaigns: int
+    campaign_step: int = 1
     per_second: float = 1000
     file: str = ""
 
@@ -120,9 +122,10 @@ class _Client(asyncio.Protocol):
         self._buffer = bytearray()
         self._open = False
         self.transport: asyncio.Transport | None = None
-        step = max(1, CAMPAIGNS // max(1, crowd.order.campaigns))
+        step = CAMPAIGNS // max(1, crowd.order.campaigns)
+        first = number * crowd.order.campaign_step
         self.cursors: dict[int, str] = {
-            (number + step * index) % CAMPAIGNS: "" for index in range(crowd.order.campaigns)
+            (first + step * index) % CAMPAIGNS: "" for index in range(crowd.order.campaigns)
         }
         self.answered: set[int] = set()
 
