@@ -126,7 +126,8 @@ class Writer:
                 {"breaker": pump.flusher.breaker.describe(now_ms)} for pump in self._pumps
             ),
             "rollups": self._roller.status(),
-            "trouble": next((pump.trouble for pump in self._pumps if pump.trouble), None),
+            "trouble": next((pump.trouble for pump in self._pumps if pump.trouble), None)
+            or (f"figures stand still: {why}" if (why := self._roller.trouble) else None),
         }
 
 

@@ -37,7 +37,10 @@ class _Snapshot(Collector):
             ("accepted", "Events that were acknowledged, or are on their way to a row."),
             ("rows", "Events that became rows."),
             ("dead", "Events that became dead letters, each time."),
-            ("discarded", "Dead letters sent again that were dead no more."),
+            (
+                "discarded",
+                "Dead letters sent again that were dead no more, and events of erased leads.",
+            ),
             ("missing", "Events missing from the log, that an operator went on without."),
             ("unconfirmed", "Hits answered before they were durable."),
             ("lost", "Hits that neither log nor spool could take."),
@@ -50,6 +53,11 @@ class _Snapshot(Collector):
             ("buffered", "Events in memory, not acknowledged."),
         ):
             yield GaugeMetricFamily(f"{_PREFIX}_{name}_events", text, getattr(whole, name))
+        yield GaugeMetricFamily(
+            f"{_PREFIX}_uncounted_events",
+            "Rows that are not in the figures of their campaign yet, about.",
+            sum(writer["rollups"]["behind"] for writer in self._known("writers")),
+        )
         yield GaugeMetricFamily(
             f"{_PREFIX}_backpressure_level",
             "0 normal, 1 warning, 2 critical, 3 emergency.",

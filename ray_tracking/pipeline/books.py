@@ -18,7 +18,7 @@ class Books(NamedTuple):
     rows: int = 0
     #: Became dead letters, each time they did.
     dead: int = 0
-    #: Letters sent again that were no letters any more.
+    #: Letters sent again that were no letters any more, and events of leads that were erased.
     discarded: int = 0
     #: Not in the log; an operator has gone on without them.
     missing: int = 0

@@ -23,7 +23,7 @@ def said(**changes: Any) -> dict[str, float]:
     }
     writer = {
         "name": "writer-0", "stored": {"high": 10, "normal": 86, "parked": 0}, "books": _BOOKS,
-        "breaker": _CLOSED, "batch_events": 640,
+        "breaker": _CLOSED, "batch_events": 640, "rollups": {"behind": 21},
     }  # fmt: skip
     report = ReplicaReport(
         replica="a", buffered=3, spooled=7, spool_bytes=700, spool_corrupt=0, unconfirmed=11,
@@ -60,6 +60,7 @@ def test_what_follows_the_load_is_shown() -> None:
     found = said()
     assert found["ray_tracking_flush_events"] == 640
     assert found["ray_tracking_linger_seconds"] == 0.004
+    assert found["ray_tracking_uncounted_events"] == 21
     assert found["ray_tracking_buffered_events"] == 7
     assert found["ray_tracking_backpressure_level"] == 2
     assert found["ray_tracking_circuit_breakerredis"] == 2
