@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from importlib import import_module
+from secrets import token_hex
 from typing import Any
 
 import asyncpg
@@ -18,7 +19,7 @@ from benchmarks.service import LIMITS, Service
 from ray_tracking.settings import Settings
 
 #: These share a service and take turns, so that a bad minute does not fall on one alone.
-IN_TURNS = ("single", "batch", "cpu", "failover", "priority")
+IN_TURNS = ("single", "pixel", "mixed", "batch", "dedup", "cpu", "failover", "priority")
 #: These take longer and have a service of their own, once each.
 ALONE = ("latency", "overload", "outage", "memory")
 
@@ -60,24 +61,25 @@ async def _run(names: list[str], plan: Plan) -> None:
     found: Found = {}
     try:
         if in_turns := {name: modules[name] for name in names if name in IN_TURNS}:
-            found |= await _take_turns(in_turns, plan)
+            await _take_turns(in_turns, plan, found)
         for name in names:
             if name in ALONE:
                 click.echo(name, err=True)
-                found[name] = [await modules[name].run(plan)]
+                found[name] = await modules[name].run(plan)
     finally:
         # One that fails takes nothing away from those before it.
-        benches = {name: (modules[name].FIGURES, runs) for name, runs in found.items()}
+        benches = {name: (modules[name].FIGURES, runs) for name, runs in found.items() if runs}
         for name, (figures, runs) in benches.items():
             click.echo(report.table(name, figures, runs))
         click.echo(f"\n{report.save(benches, about)}")
 
 
-async def _take_turns(modules: dict[str, Any], plan: Plan) -> Found:
-    found: Found = {name: [] for name in modules}
+async def _take_turns(modules: dict[str, Any], plan: Plan, found: Found) -> None:
+    found |= {name: [] for name in modules}
     replicas = Settings().ingress_replica_count
     click.echo("starting the service", err=True)
-    async with Service({"ingress_replicas": replicas}) as service, noop_servers(replicas) as port:
+    settings = {"ingress_replicas": replicas, "email_encryption_key": token_hex(32)}
+    async with Service(settings) as service, noop_servers(replicas) as port:
         database = await asyncpg.connect(service.database_url)
         lab = Lab(service, port, database, plan)
         for warm_up in (port, service.port):
@@ -90,7 +92,6 @@ async def _take_turns(modules: dict[str, Any], plan: Plan) -> Found:
         await lab.check_rows()
         await database.close()
     click.echo("the service has stopped cleanly", err=True)
-    return found
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ FIGURES = tuple(
 Counts = list[tuple[int, float]]
 
 
-async def run(plan: Plan) -> dict[str, float]:
+async def run(plan: Plan) -> list[dict[str, float]]:
     """Measure once, on a service of its own, in mode REALTIME."""
     found: dict[str, float] = {}
     async with Service({"processing_mode": "realtime"}) as service:
@@ -52,7 +52,7 @@ async def run(plan: Plan) -> dict[str, float]:
             order = steady.Order(service.port, rate=rate, seconds=2 * plan.seconds, first=first)
             first += round(2 * plan.seconds * rate) + rate
             found |= await _measure(service, order)
-    return found
+    return [found]
 
 
 async def _measure(service: Service, order: steady.Order) -> dict[str, float]:

@@ -1,31 +1,49 @@
 """
-The load generator: as many requests as are answered, over connections that stay open.
+The lean load generator: single events, batches, pixels and clicks, over connections that stay open.
 
-It runs in a process of its own, ``python -m benchmarks.load ORDER``.
+It runs in a process of its own, ``python -m benchmarks.load ORDER``, and asks the kernel
+itself which sockets have an answer: it shares the machine with what it measures, so what it
+takes for a request would be missing there. How much it took is part of its result.
 
-Closed loop: a connection sends its next request when it has its answer, so the latencies
-are those of a service that is asked as fast as it answers, not of a user's request. For
-the other kind see :mod:`benchmarks.steady`.
+Closed loop, without a rate: a connection sends its next request when it has its answer, so
+the latencies are those of a service that is asked as fast as it answers. Open loop, with a
+rate: requests are due at fixed moments, and an answer's time counts from when its request
+was due, also where it had to wait for a connection or for us. That is up to a millisecond,
+which is how often it looks what is due.
+
+For loads that go on while something happens see :mod:`benchmarks.steady`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
+import select
+import socket
 import sys
 import time
 from array import array
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
-import uvloop
-
+from benchmarks import bodies
 from benchmarks.answers import percentile
-from benchmarks.bodies import Requests
-from benchmarks.wire import Wire
 
 #: A run that is not over so long after its time never will be.
 _PATIENCE_S = 60.0
+#: An open loop that is so far behind does not catch up; the rest is not sent.
+_BEHIND_S = 2.0
+_TICK_S = 0.001
+_DURABLE = b"\r\nx-tracking-durable: 1\r\n"
+_DUPLICATES = b'"duplicates":'
+#: A hit has one of these also when it is not durable yet.
+_TAKEN = (200, 202, 302)
+#: Instead of a status: the connection broke.
+NO_ANSWER = 0
 
 
 @dataclass(frozen=True)
@@ -35,12 +53,16 @@ class Order:
 
     Args:
         port: On 127.0.0.1.
-        path: The route.
+        path: The route; ``/pixel`` for hits.
         batch: Events in a request; None for one event, not in a list.
         connections: How many are asked at once.
-        seconds: Nothing is sent after so long, unless ``events`` says how much.
+        seconds: Nothing is due or sent after so long.
         first: Number of the first event.
-        events: How many; their requests are made before the clock starts.
+        events: At most so many; their requests are made before the clock starts.
+        rate: Requests per second; None for as many as are answered.
+        click_every: Each so-many-th hit is a click.
+        repeat_every: Each so-many-th event was sent before.
+        secret: The service's encryption key, which makes its hits.
     """
 
     port: int
@@ -50,6 +72,10 @@ class Order:
     seconds: float
     first: int
     events: int | None = None
+    rate: float | None = None
+    click_every: int | None = None
+    repeat_every: int | None = None
+    secret: str = ""
 
 
 @dataclass
@@ -57,128 +83,256 @@ class Result:
     """What was answered. ``seconds`` is from the first byte sent to the last answer."""
 
     seconds: float = 0.0
+    #: That were due, or sent in a closed loop.
+    offered: int = 0
+    #: That were answered.
     requests: int = 0
+    #: Requests all of whose events are durable: the answer says so.
+    acknowledged: int = 0
+    #: That were answered with an error, or not at all.
+    refused: int = 0
+    #: That the answers to batches speak of.
+    duplicates: int = 0
     next_number: int = 0
     statuses: dict[int, int] = field(default_factory=dict)
     #: Of acknowledged requests.
     p50_ms: float = math.nan
     p99_ms: float = math.nan
-
-    @property
-    def acknowledged(self) -> int:
-        """Requests that were answered with a 2xx."""
-        return sum(count for status, count in self.statuses.items() if 200 <= status < 300)
+    #: What the generator took, of one processor.
+    generator_percent: float = 0.0
 
 
-class _Connection(Wire):
-    def __init__(self, load: _Load) -> None:
-        super().__init__()
-        self._load = load
-        self._sent_s = 0.0
+class _Connection:
+    """One socket, and the request that it carries."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._send()
+    __slots__ = ("buffer", "busy", "left", "since_s", "socket")
 
-    def _send(self) -> None:
-        request = self._load.next_request()
-        if request is None:
-            self._load.left()
-            self.transport.close()
-            return
-        self._sent_s = self._load.clock()
-        self.transport.write(request)
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self.buffer = b""
+        self.left = memoryview(b"")
+        self.busy = False
+        #: When the request was sent, or was due.
+        self.since_s = 0.0
 
-    def answered(self, status: int, head: bytes, body: bytes) -> None:
-        self._load.answered(status, self._load.clock() - self._sent_s)
-        self._send()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._load.lost(error)
+    def answer(self, data: bytes) -> tuple[int, bytes] | None:
+        """Status, and all of the answer, once it is complete."""
+        if self.buffer:
+            data = self.buffer + data
+        end = data.find(b"\r\n\r\n")
+        if end >= 0:
+            at = data.find(b"content-length: ", 0, end) + 16
+            if len(data) >= end + 4 + int(data[at : data.index(b"\r\n", at)]):
+                self.buffer = b""
+                return int(data[9:12]), data
+        self.buffer = data
+        return None
 
 
 class _Load:
     def __init__(self, order: Order) -> None:
-        # uvloop's own clock has a resolution of a millisecond.
-        self.clock = time.perf_counter
         self.order = order
-        self.requests = Requests(order.path, order.batch)
         self.result = Result(next_number=order.first)
-        self.latencies_s = array("d")
-        self.ready: list[bytes] = []
-        self.open = order.connections
-        self.closed = 0
-        self.done = asyncio.get_running_loop().create_future()
-        if order.events is not None:
-            step = self.requests.events
-            numbers = range(order.first, order.first + order.events, step)
-            self.ready = [self.requests.make(number) for number in reversed(numbers)]
-        self.until_s = self.clock() + order.seconds if order.events is None else math.inf
+        self._maker = bodies.maker(
+            order.path,
+            batch=order.batch,
+            click_every=order.click_every,
+            repeat_every=order.repeat_every,
+            first=order.first,
+            secret=order.secret,
+        )
+        self._is_hit = order.path == "/pixel"
+        events = order.events
+        if order.rate is not None:
+            events = round(order.rate * order.seconds) * self._maker.events
+        step, first = self._maker.events, order.first
+        self._ready: Iterator[bytes] = (
+            map(self._maker.make, range(first, sys.maxsize, step))
+            if events is None
+            else iter([self._maker.make(n) for n in range(first, first + events, step)])
+        )
+        self._latencies_s = array("d")
+        self._statuses: Counter[int] = Counter()
+        self._epoll = select.epoll()
+        self._connections: dict[int, _Connection] = {}
+        self._idle: deque[_Connection] = deque()
+        for _ in range(order.connections):
+            self._connect()
 
-    def next_request(self) -> bytes | None:
-        if self.order.events is not None:
-            request = self.ready.pop() if self.ready else None
-        elif self.clock() < self.until_s:
-            request = self.requests.make(self.result.next_number)
+    def run(self) -> Result:
+        result, order = self.result, self.order
+        began_s, cpu_s = time.perf_counter(), time.process_time()
+        self._until_s = began_s + order.seconds
+        if order.rate is None:
+            self._send_idle(began_s)
+            while len(self._idle) < len(self._connections):
+                self._take_answers(1.0)
+                if time.perf_counter() > self._until_s + _PATIENCE_S:
+                    raise SystemExit("the service does not answer any more")
         else:
-            request = None
-        if request is not None:
-            self.result.next_number += self.requests.events
-        return request
+            self._keep_to(order.rate, began_s)
+        result.seconds = time.perf_counter() - began_s
+        result.generator_percent = 100 * (time.process_time() - cpu_s) / result.seconds
+        result.statuses = dict(self._statuses)
+        result.requests = self._statuses.total() - self._statuses[NO_ANSWER]
+        result.p50_ms, result.p99_ms = (
+            percentile(self._latencies_s, share) * 1000 for share in (0.50, 0.99)
+        )
+        return result
 
-    def answered(self, status: int, took_s: float) -> None:
-        statuses = self.result.statuses
-        statuses[status] = statuses.get(status, 0) + 1
-        if 200 <= status < 300:
-            self.latencies_s.append(took_s)
+    def _keep_to(self, rate: float, began_s: float) -> None:
+        total, sent = round(rate * self.order.seconds), 0
+        self.result.offered = total
+        while True:
+            now_s = time.perf_counter()
+            due = min(total, int((now_s - began_s) * rate) + 1)
+            while sent < due and self._idle:
+                self._send(self._idle.popleft(), began_s + sent / rate)
+                sent += 1
+            behind = sent < due and now_s - (began_s + sent / rate) > _BEHIND_S
+            if behind or (sent == total and len(self._idle) == len(self._connections)):
+                break
+            if now_s > self._until_s + _BEHIND_S:
+                break
+            self._take_answers(_TICK_S)
 
-    def left(self) -> None:
-        """A connection has nothing more to send."""
-        self.open -= 1
-        if not self.open and not self.done.done():
-            self.done.set_result(None)
+    def _send_idle(self, now_s: float) -> None:
+        """Closed loop: the next request of each connection that has none."""
+        waiting = [self._idle.popleft() for _ in range(len(self._idle))]
+        for connection in waiting:
+            if now_s >= self._until_s or not self._send(connection, now_s):
+                self._idle.append(connection)
 
-    def lost(self, error: Exception | None) -> None:
-        """A connection is closed: by ourselves, once nobody has anything to send."""
-        self.closed += 1
-        if self.closed > self.order.connections - self.open and not self.done.done():
-            reason = error or ConnectionError("the service closed a connection")
-            self.done.set_exception(reason)
+    def _send(self, connection: _Connection, since_s: float) -> bool:
+        request = next(self._ready, None)
+        if request is None:
+            return False
+        self.result.next_number += self._maker.events
+        self.result.offered += self.order.rate is None
+        connection.since_s, connection.busy = since_s, True
+        try:
+            sent = connection.socket.send(request)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lost(connection)
+            return True
+        if sent < len(request):
+            connection.left = memoryview(request)[sent:]
+            self._epoll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
+        return True
 
+    def _send_rest(self, connection: _Connection) -> None:
+        try:
+            connection.left = connection.left[connection.socket.send(connection.left) :]
+        except BlockingIOError:
+            return
+        if not connection.left:
+            self._epoll.modify(connection.socket, select.EPOLLIN)
 
-async def _run(order: Order) -> Result:
-    load = _Load(order)
-    loop = asyncio.get_running_loop()
-    started_s = load.clock()
-    for _ in range(order.connections):
-        await loop.create_connection(lambda: _Connection(load), "127.0.0.1", order.port)
-    async with asyncio.timeout(_PATIENCE_S + order.seconds):
-        await load.done
-    result = load.result
-    result.seconds = load.clock() - started_s
-    result.requests = sum(result.statuses.values())
-    result.p50_ms, result.p99_ms = (
-        percentile(load.latencies_s, share) * 1000 for share in (0.50, 0.99)
-    )
-    return result
+    def _take_answers(self, wait_s: float) -> None:
+        closed_loop = self.order.rate is None
+        for descriptor, what in self._epoll.poll(wait_s):
+            connection = self._connections[descriptor]
+            try:
+                if what & select.EPOLLOUT:
+                    self._send_rest(connection)
+                if not what & ~select.EPOLLOUT:
+                    continue
+                data = connection.socket.recv(65536)
+            except OSError:
+                data = b""
+            if not data:
+                self._lost(connection)
+                continue
+            answer = connection.answer(data)
+            if answer is None:
+                continue
+            now_s = time.perf_counter()
+            self._note(*answer, now_s - connection.since_s)
+            connection.busy = False
+            if not closed_loop or now_s >= self._until_s or not self._send(connection, now_s):
+                self._idle.append(connection)
+
+    def _note(self, status: int, answer: bytes, took_s: float) -> None:
+        result = self.result
+        self._statuses[status] += 1
+        acknowledged = _DURABLE in answer if self._is_hit else status in (200, 202)
+        if acknowledged:
+            result.acknowledged += 1
+            self._latencies_s.append(took_s)
+        result.refused += status not in _TAKEN
+        if self.order.repeat_every:
+            at = answer.index(_DUPLICATES) + len(_DUPLICATES)
+            result.duplicates += int(answer[at : answer.index(b",", at)])
+
+    def _connect(self) -> None:
+        connection = _Connection(self.order.port)
+        self._connections[connection.socket.fileno()] = connection
+        self._epoll.register(connection.socket, select.EPOLLIN)
+        self._idle.append(connection)
+
+    def _lost(self, connection: _Connection) -> None:
+        """Closed by the other side: another one takes its place."""
+        del self._connections[connection.socket.fileno()]
+        self._epoll.unregister(connection.socket)
+        connection.socket.close()
+        if connection.busy:
+            self._statuses[NO_ANSWER] += 1
+            self.result.refused += 1
+        else:
+            self._idle.remove(connection)
+        self._connect()
+        if self.order.rate is None:
+            self._send_idle(time.perf_counter())
 
 
 async def send(order: Order) -> Result:
     """Have an order carried out by a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, json.dumps(asdict(order)), stdout=asyncio.subprocess.PIPE
-    )
+    (result,) = await send_all([order])
+    return result
+
+
+async def send_all(orders: Sequence[Order]) -> list[Result]:
+    """Several at once, each by a process of its own; they begin when all have prepared."""
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", __name__, json.dumps(asdict(order))),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for order in orders
+    ]
     try:
-        said, _ = await process.communicate()
-    except BaseException:
-        process.kill()
-        raise
-    if process.returncode != 0:
+        for process in processes:
+            assert process.stdout is not None
+            await process.stdout.readline()
+        said = await asyncio.gather(*[process.communicate(b"\n") for process in processes])
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    if any(process.returncode for process in processes):
         raise SystemExit("the load generator failed")
-    found = json.loads(said)
+    return [_result(json.loads(out)) for out, _ in said]
+
+
+def _result(found: dict[str, Any]) -> Result:
     statuses = {int(status): count for status, count in found.pop("statuses").items()}
     return Result(**found, statuses=statuses)
 
 
+def _main(order: Order) -> None:
+    load = _Load(order)
+    gc.collect()
+    gc.disable()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(asdict(load.run())))
+
+
 if __name__ == "__main__":
-    print(json.dumps(asdict(uvloop.run(_run(Order(**json.loads(sys.argv[1])))))))
+    _main(Order(**json.loads(sys.argv[1])))

@@ -37,7 +37,7 @@ FIGURES = (
 )
 
 
-async def run(plan: Plan) -> dict[str, float]:
+async def run(plan: Plan) -> list[dict[str, float]]:
     """Measure once, on a service of its own."""
     secret = token_hex(32)
     async with Service({"email_encryption_key": secret}) as service:
@@ -59,13 +59,15 @@ async def run(plan: Plan) -> dict[str, float]:
     from_s = watched[0].at_s + min(_WARM_UP_S, plan.memory_s / 3)
     warm = [sample for sample in watched if sample.at_s >= from_s]
     events = [answer for answer in load.answers if answer.kind == "event"]
-    return {
-        "acknowledged": len(numbers) / plan.memory_s,
-        "events without 2xx": percent((answer for answer in events if not answer.ok), events),
-        "acknowledged, but no row": missing,
-        **{f"{kind}: at the end": watched[-1].mib[kind] for kind in KINDS},
-        **{f"{kind}: slope": _slope(warm, kind) for kind in KINDS},
-    }
+    return [
+        {
+            "acknowledged": len(numbers) / plan.memory_s,
+            "events without 2xx": percent((answer for answer in events if not answer.ok), events),
+            "acknowledged, but no row": missing,
+            **{f"{kind}: at the end": watched[-1].mib[kind] for kind in KINDS},
+            **{f"{kind}: slope": _slope(warm, kind) for kind in KINDS},
+        }
+    ]
 
 
 def _slope(samples: Sequence[Sample], kind: str) -> float:
