@@ -19,7 +19,10 @@ from benchmarks.service import LIMITS, Service
 from ray_tracking.settings import Settings
 
 #: These share a service and take turns, so that a bad minute does not fall on one alone.
-IN_TURNS = ("single", "pixel", "mixed", "batch", "dedup", "cpu", "failover", "priority")
+IN_TURNS = (
+    *("single", "pixel", "mixed", "batch", "batch-minute", "dedup", "cpu"),
+    *("failover", "priority"),
+)
 #: These take longer and have a service of their own, once each.
 ALONE = ("latency", "overload", "outage", "memory")
 
@@ -36,6 +39,8 @@ Found = dict[str, list[dict[str, float]]]
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=5,
               help="Of each run, where a bench goes by time.")  # fmt: skip
 @click.option("--connections", type=click.IntRange(1), default=64)
+@click.option("--sustained-seconds", "sustained_s", type=click.FloatRange(1), default=60,
+              help="batch-minute, presets.")  # fmt: skip
 @click.option("--backlog", type=click.IntRange(1), default=500_000,
               help="priority: opens that wait.")  # fmt: skip
 @click.option("--overload-seconds", "overload_s", type=click.FloatRange(1), default=60)
@@ -57,7 +62,7 @@ async def _run(names: list[str], plan: Plan) -> None:
         "plan": asdict(plan),
         "settings": LIMITS,
     }
-    modules = {name: import_module(f"benchmarks.{name}") for name in names}
+    modules = {name: import_module(f"benchmarks.{name.replace('-', '_')}") for name in names}
     found: Found = {}
     try:
         if in_turns := {name: modules[name] for name in names if name in IN_TURNS}:

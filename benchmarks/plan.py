@@ -13,6 +13,7 @@ class Plan:
     Args:
         runs: Of each bench that takes turns with others.
         seconds: Of each run, where a bench goes by time.
+        sustained_s: Of a run where it must be long.
         connections: How many a closed loop sends over.
         backlog: Opens that wait while bounces overtake them.
         overload_s: How long more is offered than can be taken.
@@ -23,6 +24,7 @@ class Plan:
 
     runs: int
     seconds: float
+    sustained_s: float
     connections: int
     backlog: int
     overload_s: float
