@@ -24,7 +24,10 @@ IN_TURNS = (
     *("failover", "priority"),
 )
 #: These take longer and have a service of their own, once each.
-ALONE = ("latency", "overload", "outage", "memory")
+ALONE = (
+    *("latency", "durability", "presets", "cold-start", "backlog"),
+    *("overload", "outage", "memory"),
+)
 
 _DRAIN_S = 30
 
@@ -35,20 +38,22 @@ Found = dict[str, list[dict[str, float]]]
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("names", nargs=-1, type=click.Choice(IN_TURNS + ALONE))
 @click.option("--runs", type=click.IntRange(1), default=3,
-              help="Of each bench that takes turns with others.")  # fmt: skip
+              help="Of each bench; of long ones, and of bad days, one.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=5,
               help="Of each run, where a bench goes by time.")  # fmt: skip
 @click.option("--connections", type=click.IntRange(1), default=64)
 @click.option("--sustained-seconds", "sustained_s", type=click.FloatRange(1), default=60,
               help="batch-minute, presets.")  # fmt: skip
-@click.option("--backlog", type=click.IntRange(1), default=500_000,
-              help="priority: opens that wait.")  # fmt: skip
+@click.option("--backlog", type=click.IntRange(1), default=1_000_000,
+              help="backlog, and priority half of it: events that wait.")  # fmt: skip
+@click.option("--rows", type=click.IntRange(10), default=10_000_000,
+              help="backlog: rows that are there before.")  # fmt: skip
 @click.option("--overload-seconds", "overload_s", type=click.FloatRange(1), default=60)
 @click.option("--outage-seconds", "outage_s", type=click.FloatRange(1), default=60,
               help="Of Redis; of Postgres five times as long.")  # fmt: skip
 @click.option("--memory-seconds", "memory_s", type=click.FloatRange(30), default=900)
 @click.option("--rate", type=click.FloatRange(1), default=500,
-              help="outage, memory: requests per second.")  # fmt: skip
+              help="outage: requests per second.")  # fmt: skip
 def main(names: tuple[str, ...], **plan: Any) -> None:
     """Measure a fresh service on this machine, beside its ceilings."""
     asyncio.run(_run(list(dict.fromkeys(names or IN_TURNS + ALONE)), Plan(**plan)))

@@ -15,11 +15,12 @@ class Plan:
         seconds: Of each run, where a bench goes by time.
         sustained_s: Of a run where it must be long.
         connections: How many a closed loop sends over.
-        backlog: Opens that wait while bounces overtake them.
+        backlog: Events that wait.
+        rows: That are there before more are written.
         overload_s: How long more is offered than can be taken.
         outage_s: How long Redis is away; Postgres is away five times as long.
         memory_s: How long memory is watched.
-        rate: Requests per second of a steady load.
+        rate: Requests per second while a server is away.
     """
 
     runs: int
@@ -27,6 +28,7 @@ class Plan:
     sustained_s: float
     connections: int
     backlog: int
+    rows: int
     overload_s: float
     outage_s: float
     memory_s: float

@@ -28,7 +28,7 @@ def table(name: str, figures: Sequence[Figure], runs: Runs) -> str:
 
 
 def _lines(name: str, figures: Sequence[Figure], runs: Runs) -> Iterator[str]:
-    yield f"\n{name:<36}{'median':>10}{'lowest':>10}{'highest':>10}"
+    yield f"\n{name:<50}{'median':>10}{'lowest':>10}{'highest':>10}"
     medians = {figure.name: median(run[figure.name] for run in runs) for figure in figures}
     for figure in figures:
         values = [run[figure.name] for run in runs]
@@ -38,7 +38,7 @@ def _lines(name: str, figures: Sequence[Figure], runs: Runs) -> Iterator[str]:
             f"{medians[figure.name] / medians[ceiling]:.2f} of {ceiling}"
             for ceiling in figure.ceilings
         )
-        yield f"  {figure.name:<34}{cells} {figure.unit:<11}{shares}".rstrip()
+        yield f"  {figure.name:<48}{cells} {figure.unit:<11}{shares}".rstrip()
 
 
 def _number(value: float) -> str:
