@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from secrets import token_hex
@@ -11,7 +14,7 @@ from typing import Any
 import asyncpg
 import click
 
-from benchmarks import report
+from benchmarks import goals, report
 from benchmarks.ceilings import noop_servers
 from benchmarks.lab import Lab
 from benchmarks.plan import Plan
@@ -68,24 +71,41 @@ async def _run(names: list[str], plan: Plan) -> None:
         "settings": LIMITS,
     }
     modules = {name: import_module(f"benchmarks.{name.replace('-', '_')}") for name in names}
-    found: Found = {}
+    found: Found = {name: [] for name in names}
+    failed: list[str] = []
     try:
         if in_turns := {name: modules[name] for name in names if name in IN_TURNS}:
-            await _take_turns(in_turns, plan, found)
+            with _going_on("some of those that take turns", failed):
+                await _take_turns(in_turns, plan, found, failed)
         for name in names:
             if name in ALONE:
                 click.echo(name, err=True)
-                found[name] = await modules[name].run(plan)
+                with _going_on(name, failed):
+                    found[name] = await modules[name].run(plan)
     finally:
-        # One that fails takes nothing away from those before it.
         benches = {name: (modules[name].FIGURES, runs) for name, runs in found.items() if runs}
         for name, (figures, runs) in benches.items():
             click.echo(report.table(name, figures, runs))
-        click.echo(f"\n{report.save(benches, about)}")
+        judged = goals.judge(benches)
+        click.echo(goals.table(judged))
+        click.echo(f"\n{report.save(benches, about, judged)}")
+    if failed:
+        raise SystemExit(f"not measured, or not to the end: {', '.join(failed)}")
 
 
-async def _take_turns(modules: dict[str, Any], plan: Plan, found: Found) -> None:
-    found |= {name: [] for name in modules}
+@contextmanager
+def _going_on(name: str, failed: list[str]) -> Iterator[None]:
+    """One that fails takes nothing away from the others; it is named at the end."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        failed.append(name)
+        click.echo(f"{name}: {type(error).__name__}: {error}", err=True)
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+
+
+async def _take_turns(modules: dict[str, Any], plan: Plan, found: Found, failed: list[str]) -> None:
     replicas = Settings().ingress_replica_count
     click.echo("starting the service", err=True)
     settings = {"ingress_replicas": replicas, "email_encryption_key": token_hex(32)}
@@ -97,8 +117,10 @@ async def _take_turns(modules: dict[str, Any], plan: Plan, found: Found) -> None
         await service.until_waiting(0, _DRAIN_S, ("in_log", "buffered"))
         for number in range(1, plan.runs + 1):
             for name, module in modules.items():
-                click.echo(f"run {number} of {plan.runs}: {name}", err=True)
-                found[name].append(await module.run(lab))
+                if name not in failed:
+                    click.echo(f"run {number} of {plan.runs}: {name}", err=True)
+                    with _going_on(name, failed):
+                        found[name].append(await module.run(lab))
         await lab.check_rows()
         await database.close()
     click.echo("the service has stopped cleanly", err=True)
