@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,10 @@ def main(names: tuple[str, ...], **plan: Any) -> None:
 
 
 async def _run(names: list[str], plan: Plan) -> None:
+    # As Ctrl-C does: what was started is stopped, and what was measured is shown.
+    running = asyncio.current_task()
+    assert running is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     about = {
         "commit": report.commit(),
         "machine": report.machine(),
@@ -86,8 +91,8 @@ async def _run(names: list[str], plan: Plan) -> None:
         benches = {name: (modules[name].FIGURES, runs) for name, runs in found.items() if runs}
         for name, (figures, runs) in benches.items():
             click.echo(report.table(name, figures, runs))
-        judged = goals.judge(benches)
-        click.echo(goals.table(judged))
+        if judged := goals.judge(benches):
+            click.echo(goals.table(judged))
         click.echo(f"\n{report.save(benches, about, judged)}")
     if failed:
         raise SystemExit(f"not measured, or not to the end: {', '.join(failed)}")
