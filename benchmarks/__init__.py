@@ -30,7 +30,7 @@ turns on one service; the others have a service of their own:
     memory        under a million events an hour
 
 At the end each goal stands beside its figure, met or not (:mod:`benchmarks.goals`). All of it
-takes about an hour, a quarter of it for ``memory``.
+takes a little more than an hour, a quarter of one for ``memory``.
 
 To add a bench: a module with ``FIGURES`` and an async ``run`` that returns their values, of a
 ``Lab`` or, with a service of its own, as a list of runs, of the ``Plan``; and its name in
