@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -15,6 +16,9 @@ _AGENT = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 "
     "(KHTML, like Gecko) Mobile/15E148"
 )
+#: A repeated event was sent so many before it.
+REPEAT_AFTER = 5_000
+_LINK = "https://www.example.com/spring/offer?utm_source=mail&utm_campaign=spring&sku=%d"
 #: In the place of numbers until they are known; none of them is changed by JSON.
 _CAMPAIGN, _NUMBER = "@@@", "##########"
 
@@ -33,6 +37,37 @@ def event(number: int, timestamp: str) -> dict[str, Any]:
     }
 
 
+class Maker(Protocol):
+    """Makes whole HTTP requests."""
+
+    #: In each request.
+    events: int
+
+    def make(self, number: int) -> bytes:
+        """The request of the events from ``number`` on."""
+
+
+def maker(
+    path: str,
+    *,
+    batch: int | None = None,
+    click_every: int | None = None,
+    repeat_every: int | None = None,
+    first: int = 1,
+    secret: str = "",
+) -> Maker:
+    """Of requests to ``/pixel``, or of events to another path."""
+    if path == "/pixel":
+        return Pixels(secret, click_every)
+    return Requests(path, batch, repeat_every, first)
+
+
+def repeats(place: int, every: int) -> int | None:
+    """Which event, counted from the first, an event repeats; that one repeats none itself."""
+    before = place - 1 - REPEAT_AFTER // every * every
+    return before if place % every == every - 1 and before >= 0 else None
+
+
 class Requests:
     """
     Whole HTTP requests as bytes, made by filling numbers into one that is ready.
@@ -40,11 +75,17 @@ class Requests:
     Args:
         path: Where they go.
         batch: Events in each; None for one event, not in a list.
+        repeat_every: Each so-many-th event is one that was sent before; None for none.
+        first: Number of the first event.
     """
 
-    def __init__(self, path: str, batch: int | None) -> None:
+    def __init__(
+        self, path: str, batch: int | None, repeat_every: int | None = None, first: int = 1
+    ) -> None:
         self.events = batch or 1
         self._batch = batch
+        self._repeat_every = repeat_every
+        self._first = first
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         data = event(0, stamp) | {
             "campaignId": f"bench-campaign-{_CAMPAIGN}",
@@ -65,8 +106,15 @@ class Requests:
         """The request of the events from ``number`` on."""
         if self._batch is None:
             return self._head + self._item % (number % CAMPAIGNS, number, number, number)
-        items = [self._item % (n % CAMPAIGNS, n, n, n) for n in range(number, number + self._batch)]
+        numbers: Iterable[int] = range(number, number + self._batch)
+        if every := self._repeat_every:
+            numbers = [self._original(n, every) for n in numbers]
+        items = [self._item % (n % CAMPAIGNS, n, n, n) for n in numbers]
         return self._head + b"[" + b",".join(items) + b"]"
+
+    def _original(self, number: int, every: int) -> int:
+        place = repeats(number - self._first, every)
+        return number if place is None else self._first + place
 
 
 class Pixels:
@@ -75,17 +123,23 @@ class Pixels:
 
     Args:
         secret: The service's ``EMAIL_ENCRYPTION_KEY``.
+        click_every: Each so-many-th is a click on a link of the mail instead.
     """
 
-    def __init__(self, secret: str) -> None:
+    events = 1
+
+    def __init__(self, secret: str, click_every: int | None = None) -> None:
         self._keys = TokenKeys([secret])
+        self._click_every = click_every
         self._minted_at_s = int(time.time())
 
     def make(self, number: int) -> bytes:
         """The request of the event with this number."""
-        campaign = f"bench-campaign-{number % CAMPAIGNS:03}"
-        token = self._keys.mint_open(
-            campaign, f"lead-{number:010}", f"mail-{number:010}", minted_at_s=self._minted_at_s
-        )
-        head = f"GET /pixel/{token}.gif HTTP/1.1\r\nHost: bench\r\nUser-Agent: {_AGENT}\r\n\r\n"
+        ids = f"bench-campaign-{number % CAMPAIGNS:03}", f"lead-{number:010}", f"mail-{number:010}"
+        at_s = self._minted_at_s
+        if self._click_every and number % self._click_every == 0:
+            target = f"/click/{self._keys.mint_click(*ids, _LINK % number, minted_at_s=at_s)}"
+        else:
+            target = f"/pixel/{self._keys.mint_open(*ids, minted_at_s=at_s)}.gif"
+        head = f"GET {target} HTTP/1.1\r\nHost: bench\r\nUser-Agent: {_AGENT}\r\n\r\n"
         return head.encode()

@@ -27,6 +27,7 @@ from benchmarks.bodies import event
 from benchmarks.service import free_port
 from ray_tracking.events import EventType, Lane
 from ray_tracking.http.listener import Listener
+from ray_tracking.http.tracking import GIF
 from ray_tracking.pipeline.route import event_id
 from ray_tracking.pipeline.rows import (
     COLUMNS,
@@ -40,16 +41,25 @@ from ray_tracking.pipeline.validate import validate_data
 
 #: As long as a real answer.
 _ANSWER = b'{"success":true,"eventId":"%s","mode":"HYBRID","duplicate":false}' % (b"0" * 120)
+_GIF_HEADERS = {
+    "content-type": "image/gif",
+    "cache-control": "no-store, no-cache, must-revalidate, private, max-age=0",
+    "pragma": "no-cache",
+    "expires": "0",
+    "x-tracking-durable": "1",
+}
 _SCRATCH = "bench_events"
 
 
 async def _noop(request: Request) -> Response:
+    if request.method == "GET":
+        return Response(GIF, 200, _GIF_HEADERS)
     await request.body()
     return Response(_ANSWER, 202, media_type="application/json")
 
 
 async def _serve(port: int) -> None:
-    app = Starlette(routes=[Route("/{path:path}", _noop, methods=["POST"])])
+    app = Starlette(routes=[Route("/{path:path}", _noop, methods=["GET", "POST"])])
     await Listener(app, "127.0.0.1", port).start()
     await asyncio.Event().wait()
 

@@ -44,15 +44,17 @@ FIGURES = (
 )
 
 
-async def run(plan: Plan) -> dict[str, float]:
+async def run(plan: Plan) -> list[dict[str, float]]:
     """Measure once."""
     busy = await _measure(_CLIENTS, plan.seconds)
     idle = await _measure(_IDLE, 0)
-    return {
-        "deliveries for a second of a core": busy["deliveries"] / busy["cpu_s"],
-        "deliveries made": busy["deliveries"] / busy["seconds"],
-        "a connection that waits": idle["bytes"] / _IDLE / 1024,
-    }
+    return [
+        {
+            "deliveries for a second of a core": busy["deliveries"] / busy["cpu_s"],
+            "deliveries made": busy["deliveries"] / busy["seconds"],
+            "a connection that waits": idle["bytes"] / _IDLE / 1024,
+        }
+    ]
 
 
 async def _measure(clients: int, seconds: float) -> dict[str, float]:

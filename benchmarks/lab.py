@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,8 +15,13 @@ from benchmarks.ceilings import CopyCeiling
 from benchmarks.load import Order, Result
 from benchmarks.plan import Plan
 from benchmarks.service import Service
+from benchmarks.sustained import Sustained, search
 
 _DRAIN_S = 120
+#: For loads at once, so that no number is sent twice.
+_NUMBERS_APART = 1_000_000
+_NO_END_S = 600.0
+_OPEN_LOOP_CONNECTIONS = 256
 _ROWS = "SELECT sum(rows_total) FROM log_positions"
 
 
@@ -41,6 +47,7 @@ class Lab:
         noop_port: Of the app that does nothing.
         database: A connection to the service's Postgres.
         plan: How much to send, and how.
+        first: Number of the first event.
     """
 
     def __init__(
@@ -49,50 +56,86 @@ class Lab:
         noop_port: int,
         database: asyncpg.Connection[Any],
         plan: Plan,
+        first: int = 1,
     ) -> None:
         self.service = service
         self.noop_port = noop_port
         self.database = database
         self.plan = plan
-        self._next_number = 1
+        self._next_number = first
+        self._sustained: dict[str, float] = {}
 
     @cached_property
     def copy(self) -> CopyCeiling:
         """What Postgres can take."""
         return CopyCeiling(self.database, 50_000)
 
-    async def send(
-        self,
-        port: int,
-        path: str,
-        *,
-        batch: int | None = None,
-        events: int | None = None,
-        connections: int | None = None,
-        seconds: float | None = None,
-    ) -> Result:
+    async def send(self, port: int, path: str, **shape: Any) -> Result:
         """Send events that nobody has seen, and return when all are answered."""
-        order = Order(
-            port=port,
-            path=path,
-            batch=batch,
-            connections=connections or self.plan.connections,
-            seconds=seconds or self.plan.seconds,
-            first=self._next_number,
-            events=events,
-        )
-        result = await load.send(order)
-        self._next_number = result.next_number
+        (result,) = await self.send_all(port, {"path": path, **shape})
         return result
 
-    async def send_and_drain(self, path: str, accepted: int, **shape: Any) -> tuple[Result, float]:
+    async def send_all(self, port: int, *shapes: Mapping[str, Any]) -> list[Result]:
+        """
+        The same with several loads at once.
+
+        Args:
+            port: Where to.
+            shapes: Of each what its :class:`Order` says besides; for a load that goes
+                neither by time nor by events, the plan's seconds.
+        """
+        orders = []
+        for shape in shapes:
+            by_time = shape.get("events") is None
+            defaults = {
+                "batch": None,
+                "connections": self.plan.connections,
+                "seconds": self.plan.seconds if by_time else _NO_END_S,
+                "secret": self.service.settings.get("email_encryption_key", ""),
+            }
+            asked = {name: value for name, value in shape.items() if name != "share"}
+            orders.append(Order(port=port, first=self._next_number, **{**defaults, **asked}))
+            self._next_number += _NUMBERS_APART * (len(shapes) > 1)
+        results = await load.send_all(orders)
+        self._next_number = max(result.next_number for result in results)
+        return results
+
+    async def sustained(self, port: int, start: float, *shapes: Mapping[str, Any]) -> Sustained:
+        """
+        The highest rate that is sustained, all rows written before the next is offered.
+
+        Args:
+            port: Where to.
+            start: A likely rate in requests per second, of all loads together. An earlier
+                run's result is likelier.
+            shapes: As for :meth:`send_all`, each with its ``share`` of the requests.
+        """
+
+        async def offer(rate: float) -> list[Result]:
+            results = await self.send_all(
+                port,
+                *[
+                    {"connections": _OPEN_LOOP_CONNECTIONS // len(shapes), **shape}
+                    | {"rate": rate * shape.get("share", 1)}
+                    for shape in shapes
+                ],
+            )
+            if port == self.service.port:
+                await self.service.until_waiting(0, _DRAIN_S, ("in_log", "buffered", "spooled"))
+            return results
+
+        name = f"{port} {shapes}"
+        found = await search(offer, self._sustained.get(name, start))
+        self._sustained[name] = found.rate
+        return found
+
+    async def send_and_drain(self, path: str, **shape: Any) -> tuple[Result, float]:
         """
         Send to the service, and wait until every acknowledged event is a row.
 
         Args:
             path: The route.
-            accepted: The status of an accepted request.
-            shape: As for :meth:`send`.
+            shape: As for :meth:`send_all`.
 
         Returns:
             What was answered, and the rows per second from the first request on.
@@ -103,15 +146,27 @@ class Lab:
         before = await self.rows()
         result = await self.send(self.service.port, path, **shape)
         answered_s = time.perf_counter()
-        rows = result.statuses.get(accepted, 0) * (shape.get("batch") or 1)
-        while (found := await self.rows() - before) < rows:
-            if time.perf_counter() > answered_s + _DRAIN_S:
-                raise SystemExit(f"{rows:,} events are acknowledged, and {found:,} are rows")
-            await asyncio.sleep(0.02)
-        if found > rows:
-            raise SystemExit(f"{rows:,} events are acknowledged, but {found:,} are rows")
+        # A hit becomes a row also when it was answered before it was durable.
+        taken = result.requests if path == "/pixel" else result.acknowledged
+        rows = taken * (shape.get("batch") or 1) - result.duplicates
+        await self.until_rows(before + rows)
         # The way of the result between processes is not the service's.
         return result, rows / (result.seconds + time.perf_counter() - answered_s)
+
+    async def until_rows(self, total: int) -> None:
+        """
+        Return when so many rows were ever committed.
+
+        Raises:
+            SystemExit: There are more, or fewer after two minutes.
+        """
+        deadline_s = time.perf_counter() + _DRAIN_S
+        while (found := await self.rows()) < total:
+            if time.perf_counter() > deadline_s:
+                raise SystemExit(f"{total - found:,} acknowledged events are no rows")
+            await asyncio.sleep(0.02)
+        if found > total:
+            raise SystemExit(f"there are {found - total:,} more rows than acknowledged events")
 
     async def check_rows(self) -> None:
         """
@@ -128,8 +183,7 @@ class Lab:
 
     async def rows(self) -> int:
         """Rows ever committed, from the positions: cheap, and moved with the rows."""
-        total: int = await self.database.fetchval(_ROWS)
-        return total
+        return int(await self.database.fetchval(_ROWS))  # a sum is a numeric
 
 
 def all_accepted(result: Result, what: str) -> None:
@@ -139,5 +193,5 @@ def all_accepted(result: Result, what: str) -> None:
     Raises:
         SystemExit: Not every answer was 200 or 202.
     """
-    if result.acknowledged != result.requests or not result.requests:
+    if result.acknowledged != result.offered or not result.offered:
         raise SystemExit(f"{what}: not everything was accepted: {dict(result.statuses)}")

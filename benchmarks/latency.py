@@ -4,11 +4,15 @@ Single events at a steady rate: until each is acknowledged, and from then until 
 Open loop, so an answer's time counts from when its request was due. Rows are counted, not
 looked up: the first event that was acknowledged is taken for the first row, the second for
 the second, and so on. They are counted every two milliseconds, which is in these figures.
+
+Beside it stands how the batching has followed the rate: what the service says of itself at
+the end of the load, and how many rows came at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator
@@ -36,6 +40,9 @@ FIGURES = tuple(
         ("then a row, p50", "ms"),
         ("then a row, p99", "ms"),
         ("not acknowledged", "events"),
+        ("linger", "ms"),
+        ("flush, at most", "events"),
+        ("rows at a time", "rows"),
     )
 )
 
@@ -43,7 +50,7 @@ FIGURES = tuple(
 Counts = list[tuple[int, float]]
 
 
-async def run(plan: Plan) -> dict[str, float]:
+async def run(plan: Plan) -> list[dict[str, float]]:
     """Measure once, on a service of its own, in mode REALTIME."""
     found: dict[str, float] = {}
     async with Service({"processing_mode": "realtime"}) as service:
@@ -52,7 +59,7 @@ async def run(plan: Plan) -> dict[str, float]:
             order = steady.Order(service.port, rate=rate, seconds=2 * plan.seconds, first=first)
             first += round(2 * plan.seconds * rate) + rate
             found |= await _measure(service, order)
-    return found
+    return [found]
 
 
 async def _measure(service: Service, order: steady.Order) -> dict[str, float]:
@@ -60,6 +67,7 @@ async def _measure(service: Service, order: steady.Order) -> dict[str, float]:
         before = counts[0][0]
         async with steady.load(order) as load:
             await load.finish()
+        metrics = await service.metrics()
         await service.until_waiting(0, _DRAIN_S, ("in_log", "buffered"))
     taken = [answer for answer in load.answers if answer.acknowledged]
     told_s = sorted(answer.due_s + answer.took_s for answer in taken)
@@ -75,6 +83,9 @@ async def _measure(service: Service, order: steady.Order) -> dict[str, float]:
         f"{name}: then a row, p50": percentile(rows_ms, 0.50),
         f"{name}: then a row, p99": percentile(rows_ms, 0.99),
         f"{name}: not acknowledged": len(load.answers) - len(taken),
+        f"{name}: linger": metrics.get("ray_tracking_linger_seconds", math.nan) * 1000,
+        f"{name}: flush, at most": metrics.get("ray_tracking_flush_events", math.nan),
+        f"{name}: rows at a time": (totals[-1] - totals[0]) / (len(totals) - 1),
     }
 
 

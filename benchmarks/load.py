@@ -1,11 +1,13 @@
 """
-The load generator: as many requests as are answered, over connections that stay open.
+Loads of single events, batches, pixels and clicks: what to send, and what was answered.
 
-It runs in a process of its own, ``python -m benchmarks.load ORDER``.
+Each is sent by a process of its own (:mod:`benchmarks.generator`). Closed loop, without a
+rate: a connection sends its next request when it has its answer, so the latencies are those
+of a service that is asked as fast as it answers. Open loop, with a rate: requests are due at
+fixed moments, and an answer's time counts from when its request was due, also where it had
+to wait for a connection or for the generator.
 
-Closed loop: a connection sends its next request when it has its answer, so the latencies
-are those of a service that is asked as fast as it answers, not of a user's request. For
-the other kind see :mod:`benchmarks.steady`.
+For loads that go on while something happens see :mod:`benchmarks.steady`.
 """
 
 from __future__ import annotations
@@ -14,18 +16,9 @@ import asyncio
 import json
 import math
 import sys
-import time
-from array import array
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-
-import uvloop
-
-from benchmarks.answers import percentile
-from benchmarks.bodies import Requests
-from benchmarks.wire import Wire
-
-#: A run that is not over so long after its time never will be.
-_PATIENCE_S = 60.0
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,12 +28,16 @@ class Order:
 
     Args:
         port: On 127.0.0.1.
-        path: The route.
+        path: The route; ``/pixel`` for hits.
         batch: Events in a request; None for one event, not in a list.
         connections: How many are asked at once.
-        seconds: Nothing is sent after so long, unless ``events`` says how much.
+        seconds: Nothing is due or sent after so long.
         first: Number of the first event.
-        events: How many; their requests are made before the clock starts.
+        events: At most so many; their requests are made before the clock starts.
+        rate: Requests per second; None for as many as are answered.
+        click_every: Each so-many-th hit is a click.
+        repeat_every: Each so-many-th event was sent before.
+        secret: The service's encryption key, which makes its hits.
     """
 
     port: int
@@ -50,6 +47,10 @@ class Order:
     seconds: float
     first: int
     events: int | None = None
+    rate: float | None = None
+    click_every: int | None = None
+    repeat_every: int | None = None
+    secret: str = ""
 
 
 @dataclass
@@ -57,128 +58,56 @@ class Result:
     """What was answered. ``seconds`` is from the first byte sent to the last answer."""
 
     seconds: float = 0.0
+    #: That were due, or sent in a closed loop.
+    offered: int = 0
+    #: That were answered.
     requests: int = 0
+    #: Requests all of whose events are durable: the answer says so.
+    acknowledged: int = 0
+    #: That were answered with an error, or not at all.
+    refused: int = 0
+    #: That the answers to batches speak of.
+    duplicates: int = 0
     next_number: int = 0
     statuses: dict[int, int] = field(default_factory=dict)
     #: Of acknowledged requests.
     p50_ms: float = math.nan
     p99_ms: float = math.nan
-
-    @property
-    def acknowledged(self) -> int:
-        """Requests that were answered with a 2xx."""
-        return sum(count for status, count in self.statuses.items() if 200 <= status < 300)
-
-
-class _Connection(Wire):
-    def __init__(self, load: _Load) -> None:
-        super().__init__()
-        self._load = load
-        self._sent_s = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._send()
-
-    def _send(self) -> None:
-        request = self._load.next_request()
-        if request is None:
-            self._load.left()
-            self.transport.close()
-            return
-        self._sent_s = self._load.clock()
-        self.transport.write(request)
-
-    def answered(self, status: int, head: bytes, body: bytes) -> None:
-        self._load.answered(status, self._load.clock() - self._sent_s)
-        self._send()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._load.lost(error)
-
-
-class _Load:
-    def __init__(self, order: Order) -> None:
-        # uvloop's own clock has a resolution of a millisecond.
-        self.clock = time.perf_counter
-        self.order = order
-        self.requests = Requests(order.path, order.batch)
-        self.result = Result(next_number=order.first)
-        self.latencies_s = array("d")
-        self.ready: list[bytes] = []
-        self.open = order.connections
-        self.closed = 0
-        self.done = asyncio.get_running_loop().create_future()
-        if order.events is not None:
-            step = self.requests.events
-            numbers = range(order.first, order.first + order.events, step)
-            self.ready = [self.requests.make(number) for number in reversed(numbers)]
-        self.until_s = self.clock() + order.seconds if order.events is None else math.inf
-
-    def next_request(self) -> bytes | None:
-        if self.order.events is not None:
-            request = self.ready.pop() if self.ready else None
-        elif self.clock() < self.until_s:
-            request = self.requests.make(self.result.next_number)
-        else:
-            request = None
-        if request is not None:
-            self.result.next_number += self.requests.events
-        return request
-
-    def answered(self, status: int, took_s: float) -> None:
-        statuses = self.result.statuses
-        statuses[status] = statuses.get(status, 0) + 1
-        if 200 <= status < 300:
-            self.latencies_s.append(took_s)
-
-    def left(self) -> None:
-        """A connection has nothing more to send."""
-        self.open -= 1
-        if not self.open and not self.done.done():
-            self.done.set_result(None)
-
-    def lost(self, error: Exception | None) -> None:
-        """A connection is closed: by ourselves, once nobody has anything to send."""
-        self.closed += 1
-        if self.closed > self.order.connections - self.open and not self.done.done():
-            reason = error or ConnectionError("the service closed a connection")
-            self.done.set_exception(reason)
-
-
-async def _run(order: Order) -> Result:
-    load = _Load(order)
-    loop = asyncio.get_running_loop()
-    started_s = load.clock()
-    for _ in range(order.connections):
-        await loop.create_connection(lambda: _Connection(load), "127.0.0.1", order.port)
-    async with asyncio.timeout(_PATIENCE_S + order.seconds):
-        await load.done
-    result = load.result
-    result.seconds = load.clock() - started_s
-    result.requests = sum(result.statuses.values())
-    result.p50_ms, result.p99_ms = (
-        percentile(load.latencies_s, share) * 1000 for share in (0.50, 0.99)
-    )
-    return result
+    #: What the generator took, of one processor.
+    generator_percent: float = 0.0
 
 
 async def send(order: Order) -> Result:
     """Have an order carried out by a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, json.dumps(asdict(order)), stdout=asyncio.subprocess.PIPE
-    )
+    (result,) = await send_all([order])
+    return result
+
+
+async def send_all(orders: Sequence[Order]) -> list[Result]:
+    """Several at once, each by a process of its own; they begin when all have prepared."""
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.generator", json.dumps(asdict(order))),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for order in orders
+    ]
     try:
-        said, _ = await process.communicate()
-    except BaseException:
-        process.kill()
-        raise
-    if process.returncode != 0:
+        for process in processes:
+            assert process.stdout is not None
+            await process.stdout.readline()
+        said = await asyncio.gather(*[process.communicate(b"\n") for process in processes])
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    if any(process.returncode for process in processes):
         raise SystemExit("the load generator failed")
-    found = json.loads(said)
+    return [_result(json.loads(out)) for out, _ in said]
+
+
+def _result(found: dict[str, Any]) -> Result:
     statuses = {int(status): count for status, count in found.pop("statuses").items()}
     return Result(**found, statuses=statuses)
-
-
-if __name__ == "__main__":
-    print(json.dumps(asdict(uvloop.run(_run(Order(**json.loads(sys.argv[1])))))))

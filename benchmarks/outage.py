@@ -61,7 +61,7 @@ class _Outage(NamedTuple):
         return [a for a in answers if a.kind == kind and self.down_s <= a.due_s < self.up_s]
 
 
-async def run(plan: Plan) -> dict[str, float]:
+async def run(plan: Plan) -> list[dict[str, float]]:
     """Measure once, on a service of its own with servers of its own."""
     secret = token_hex(32)
     async with (
@@ -91,12 +91,14 @@ async def run(plan: Plan) -> dict[str, float]:
             await load.finish()
         await service.until_waiting(0, _DRAIN_S, ("in_log", "spooled", "buffered"))
         missing, doubled = await compare_rows(service.database_url, acknowledged(load.answers))
-    return {
-        **_of_postgres(postgres, load.answers),
-        **_of_redis(redis, load.answers),
-        "acknowledged, but no row": missing,
-        "more than one row": doubled,
-    }
+    return [
+        {
+            **_of_postgres(postgres, load.answers),
+            **_of_redis(redis, load.answers),
+            "acknowledged, but no row": missing,
+            "more than one row": doubled,
+        }
+    ]
 
 
 def _of_postgres(outage: _Outage, answers: Sequence[Answer]) -> dict[str, float]:

@@ -48,7 +48,7 @@ FIGURES = (
 )
 
 
-async def run(plan: Plan) -> dict[str, float]:
+async def run(plan: Plan) -> list[dict[str, float]]:
     """Measure once, on a service of its own."""
     async with Service() as service:
         peak_per_s, first = await _peak(service, plan)
@@ -68,14 +68,16 @@ async def run(plan: Plan) -> dict[str, float]:
         rows_s = await service.until_waiting(0, _DRAIN_S, ("in_log", "buffered", "spooled"))
         numbers = [*range(1, first), *acknowledged(offered.answers)]
         missing, doubled = await compare_rows(service.database_url, numbers)
-    return {
-        "peak, closed loop": peak_per_s,
-        **_told(offered.answers, began_s, plan.overload_s),
-        **{f"highest memory: {kind}": _highest(samples, kind) for kind in KINDS},
-        "all rows after another": rows_s - over_s,
-        "acknowledged, but no row": missing,
-        "more than one row": doubled,
-    }
+    return [
+        {
+            "peak, closed loop": peak_per_s,
+            **_told(offered.answers, began_s, plan.overload_s),
+            **{f"highest memory: {kind}": _highest(samples, kind) for kind in KINDS},
+            "all rows after another": rows_s - over_s,
+            "acknowledged, but no row": missing,
+            "more than one row": doubled,
+        }
+    ]
 
 
 async def _peak(service: Service, plan: Plan) -> tuple[float, int]:

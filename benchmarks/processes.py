@@ -26,6 +26,8 @@ _TITLES = {
 _PROGRAMS = {"postgres": "Postgres", "valkey-server": "Valkey"}
 #: What is nothing else belongs to ``Ray``.
 KINDS = (*_TITLES, "Valkey", "Postgres", "Ray")
+#: Our own actors and replicas.
+OURS = ("ingress", "shard", "writer", "supervisor")
 
 
 class Sample(NamedTuple):
@@ -40,22 +42,28 @@ def find(service: Service, kind: str) -> list[psutil.Process]:
     return [process for process in _all(service) if _kind(process) == kind]
 
 
+def ray_address(service: Service) -> str:
+    """Where a driver finds the service's Ray."""
+    for process in _all(service):
+        with suppress(psutil.NoSuchProcess):
+            for part in process.cmdline() if process.name() == "raylet" else ():
+                if part.startswith("--gcs-address="):
+                    return part.partition("=")[2]
+    raise SystemExit("the service has no raylet")
+
+
 def memory_mib(service: Service) -> dict[str, float]:
     """
-    What is resident, added up for each kind.
+    What is resident (PSS), added up for each kind.
 
-    Shared memory, such as Postgres's buffers, counts once in a kind; pages that a process
-    shares with the one it was forked from, or of one program's file, in each.
+    A page that several processes share, such as Postgres's buffers or a program's file,
+    counts for each of them in part, so the sum over all kinds counts it once.
     """
-    own = dict.fromkeys(KINDS, 0)
-    shared = dict.fromkeys(KINDS, 0)
+    resident = dict.fromkeys(KINDS, 0)
     for process in _all(service):
         with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-            resident, of_it_shared = _resident_kib(process.pid)
-            kind = _kind(process)
-            own[kind] += resident - of_it_shared
-            shared[kind] = max(shared[kind], of_it_shared)
-    return {kind: (own[kind] + shared[kind]) / 1024 for kind in KINDS}
+            resident[_kind(process)] += _resident_kib(process.pid)
+    return {kind: resident[kind] / 1024 for kind in KINDS}
 
 
 def cpu_s(service: Service) -> dict[str, float]:
@@ -109,10 +117,9 @@ def _kind(process: psutil.Process) -> str:
     return next((kind for kind, part in _TITLES.items() if part in title), "Ray")
 
 
-def _resident_kib(pid: int) -> tuple[int, int]:
-    """All that is resident, and what of it is shared memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    values = dict(line.split(":", 1) for line in lines)
-    if "VmRSS" not in values:  # it has just ended
-        return 0, 0
-    return int(values["VmRSS"].split()[0]), int(values["RssShmem"].split()[0])
+def _resident_kib(pid: int) -> int:
+    """The proportional set size; 0 for a process that has just ended."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0

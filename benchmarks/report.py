@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -28,28 +29,39 @@ def table(name: str, figures: Sequence[Figure], runs: Runs) -> str:
 
 
 def _lines(name: str, figures: Sequence[Figure], runs: Runs) -> Iterator[str]:
-    yield f"\n{name:<36}{'median':>10}{'lowest':>10}{'highest':>10}"
+    yield f"\n{name:<50}{'median':>10}{'lowest':>10}{'highest':>10}"
     medians = {figure.name: median(run[figure.name] for run in runs) for figure in figures}
     for figure in figures:
         values = [run[figure.name] for run in runs]
-        numbers = (medians[figure.name], min(values), max(values))
-        cells = "".join(f"{_number(value):>10}" for value in numbers)
+        cells = (medians[figure.name], min(values), max(values))
+        columns = "".join(f"{number(value):>10}" for value in cells)
         shares = ", ".join(
-            f"{medians[figure.name] / medians[ceiling]:.2f} of {ceiling}"
+            f"{share(medians[figure.name], medians[ceiling]):.2f} of {ceiling}"
             for ceiling in figure.ceilings
         )
-        yield f"  {figure.name:<34}{cells} {figure.unit:<11}{shares}".rstrip()
+        yield f"  {figure.name:<48}{columns} {figure.unit:<11}{shares}".rstrip()
 
 
-def _number(value: float) -> str:
+def share(value: float, ceiling: float) -> float:
+    """Not a number where there is no ceiling."""
+    return value / ceiling if ceiling else math.nan
+
+
+def number(value: float) -> str:
+    """Short: no more digits than mean something."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
-def save(benches: Mapping[str, tuple[Sequence[Figure], Runs]], about: Mapping[str, Any]) -> Path:
+def save(
+    benches: Mapping[str, tuple[Sequence[Figure], Runs]],
+    about: Mapping[str, Any],
+    goals: Sequence[Mapping[str, Any]] = (),
+) -> Path:
     """Write all of it into a file of its own, and say which."""
     found = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **about,
+        "goals": goals,
         "benches": {name: _bench(figures, runs) for name, (figures, runs) in benches.items()},
     }
     path = new_file(f"{(about['commit'] or 'unknown')[:9]}.json")
@@ -72,7 +84,8 @@ def _bench(figures: Sequence[Figure], runs: Runs) -> dict[str, Any]:
             "median": medians[figure.name],
             "runs": [run[figure.name] for run in runs],
             "ofCeiling": {
-                ceiling: medians[figure.name] / medians[ceiling] for ceiling in figure.ceilings
+                ceiling: share(medians[figure.name], medians[ceiling])
+                for ceiling in figure.ceilings
             },
         }
     return found

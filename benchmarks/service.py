@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,25 @@ class Service:
     A service with fresh data, on a port of its own, with servers of its own or as set.
 
     Args:
-        settings: On top of :data:`LIMITS`.
+        settings: On top of the limits.
+        limits: What is set otherwise than users have it.
+        data_dir: With data that is there already.
     """
 
-    def __init__(self, settings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] = LIMITS,
+        data_dir: Path | None = None,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.settings = {**LIMITS, **(settings or {}), "port": self.port}
+        self.settings = {**limits, **(settings or {}), "host": "127.0.0.1", "port": self.port}
         self.database_url: str = self.settings.get("database_url", "")
+        #: When its process was started, by ``time.perf_counter``.
+        self.started_s = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="ray_tracking_bench_")
-        self.data_dir = Path(self._folder.name) / "data"
+        self.data_dir = data_dir or Path(self._folder.name) / "data"
         self._log = Path(self._folder.name) / "service.log"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -56,6 +65,7 @@ class Service:
         file = folder / "settings.yaml"
         file.write_text(yaml.safe_dump({**self.settings, "data_dir": str(self.data_dir)}))
         program = Path(sys.executable).with_name("ray-tracking")
+        self.started_s = time.perf_counter()
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 program, "run", file, stdout=log, stderr=log,

@@ -38,7 +38,7 @@ FIGURES = (
 )
 
 
-async def run(plan: Plan) -> dict[str, float]:
+async def run(plan: Plan) -> list[dict[str, float]]:
     """Measure once, on a service of its own."""
     async with Service({"ingress_replicas": 2}) as service:
         database = await asyncpg.connect(service.database_url)
@@ -71,10 +71,12 @@ async def run(plan: Plan) -> dict[str, float]:
         last.get(client) != rows.get(f"bench-campaign-{campaign:03}", 0)
         for client, campaign in campaign_of.items()
     )
-    return {
-        "all back after": back_s,
-        "recovered": 100 * sum(bool(one.recovered) for one in answers) / max(1, len(answers)),
-        "clients with a gap at the end": gaps,
-        "sessions of the API that asked": asked,
-        "not acknowledged": sum(not answer.acknowledged for answer in load.answers),
-    }
+    return [
+        {
+            "all back after": back_s,
+            "recovered": 100 * sum(bool(one.recovered) for one in answers) / max(1, len(answers)),
+            "clients with a gap at the end": gaps,
+            "sessions of the API that asked": asked,
+            "not acknowledged": sum(not answer.acknowledged for answer in load.answers),
+        }
+    ]
