@@ -32,6 +32,8 @@ ALONE = (
     *("latency", "live", "fanout", "storm", "durability", "presets", "cold-start", "backlog"),
     *("reading", "overload", "outage", "memory"),
 )
+#: The same, but only where they are named: these need a browser.
+ON_DEMAND = ("page",)
 
 _DRAIN_S = 30
 
@@ -40,7 +42,7 @@ Found = dict[str, list[dict[str, float]]]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.argument("names", nargs=-1, type=click.Choice(IN_TURNS + ALONE))
+@click.argument("names", nargs=-1, type=click.Choice(IN_TURNS + ALONE + ON_DEMAND))
 @click.option("--runs", type=click.IntRange(1), default=3,
               help="Of each bench; of long ones, and of bad days, one.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=5,
@@ -83,7 +85,7 @@ async def _run(names: list[str], plan: Plan) -> None:
             with _going_on("some of those that take turns", failed):
                 await _take_turns(in_turns, plan, found, failed)
         for name in names:
-            if name in ALONE:
+            if name in ALONE + ON_DEMAND:
                 click.echo(name, err=True)
                 with _going_on(name, failed):
                     found[name] = await modules[name].run(plan)

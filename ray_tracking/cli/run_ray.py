@@ -206,6 +206,7 @@ def _reason(serve: Any, fallback: str) -> str:
 def _say_where(settings: Settings, context: Any, database_url: str, took_s: float) -> None:
     base = settings.public_base_url
     lines: Mapping[str, str] = {
+        "Dashboard": f"{base}/dashboard",
         "API": base,
         "API description": f"{base}/openapi.json",
         "Health": f"{base}/health/tracking",

@@ -1,5 +1,5 @@
 """
-Who may do what: API keys with scopes.
+Who may do what: API keys with scopes, and the dashboard's cookie in their place.
 
 With no keys the service is open, and listens on loopback only (the settings see to
 that). Keys are compared by their hashes, all of them each time, so that the time taken
@@ -12,7 +12,9 @@ import hmac
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from ray_tracking.clock import Clock, steady_clock
 from ray_tracking.http.asgi import Headers, Refusal, Scope, header
+from ray_tracking.http.sessions import Sessions
 from ray_tracking.settings import ApiKey
 from ray_tracking.settings import Scope as KeyScope
 
@@ -25,29 +27,39 @@ class Access:
 
     Args:
         keys: The keys that are known; none opens everything.
+        base_url: Where the service is, as browsers see it.
+        clock: Unix time in milliseconds.
     """
 
-    def __init__(self, keys: Sequence[ApiKey]) -> None:
+    def __init__(
+        self, keys: Sequence[ApiKey], base_url: str = "", clock: Clock | None = None
+    ) -> None:
         self._keys = [(_digest(key.key.get_secret_value()), key.scopes) for key in keys]
+        readers = [digest for digest, scopes in self._keys if "read" in scopes]
+        self.sessions = Sessions(readers, base_url, clock or steady_clock())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a key."""
+        return not self._keys
 
     def require(self, scope: Scope, needed: KeyScope) -> None:
         """
-        Let a request pass, or not.
+        Let a request, or the handshake of a socket, pass, or not.
 
         Raises:
             Refusal: 401 without a known key, 403 with one that lacks the scope.
         """
-        if not self._keys:
+        if not self._keys or (needed == "read" and self.admits_session(scope)):
             return
         token = bearer(scope)
         if token is None:
             raise Refusal(401, "an API key is needed: send Authorization: Bearer KEY", _CHALLENGE)
         self.require_token(token, needed)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody needs a key."""
-        return not self._keys
+    def admits_session(self, scope: Scope) -> bool:
+        """Whether a session of the dashboard stands in for a key; one that is sent goes first."""
+        return header(scope, b"authorization") is None and self.sessions.admits(scope)
 
     def require_token(self, token: str, needed: KeyScope) -> None:
         """
@@ -67,6 +79,16 @@ class Access:
             raise Refusal(401, "the API key is not known", _CHALLENGE)
         if needed not in granted:
             raise Refusal(403, f"the API key does not have the scope {needed!r}", [])
+
+    def open_session(self, key: str) -> str:
+        """
+        Exchange a key for a session of the dashboard: the ``Set-Cookie`` header.
+
+        Raises:
+            Refusal: As for :meth:`require_token`; reading is what the key must open.
+        """
+        self.require_token(key, "read")
+        return self.sessions.issue(_digest(key))
 
 
 def bearer(scope: Scope) -> str | None:

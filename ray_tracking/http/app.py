@@ -22,6 +22,7 @@ from ray_tracking.http.asgi import (
     guarded,
     send_json,
 )
+from ray_tracking.http.dashboard import Dashboard
 from ray_tracking.http.dead_letters import DeadLetters
 from ray_tracking.http.figures import Figures
 from ray_tracking.http.health import Health, proxy_health, proxy_routes
@@ -159,6 +160,7 @@ def _starlette(ports: Ports) -> Starlette:
             Route("/replays/{replay_id}", replays.one, methods=["GET", "DELETE"]),
             Route("/leads/{lead_id:path}/export", leads.export),
             Route("/leads/{lead_id:path}", leads.erase, methods=["DELETE"]),
+            *Dashboard(ports).routes,
             Route("/metrics", metrics.show),
             Route("/metrics/tracking", stats.show),
             Route("/dashboard/tracking-metrics", stats.dashboard),

@@ -36,6 +36,7 @@ _TAGS = {
     "reading": "Campaigns: their figures, and the stored rows.",
     "replays": "Counting a campaign's figures anew from its rows.",
     "leads": "Handing out and erasing what is stored of a person.",
+    "dashboard": "The live web page.",
     "dead letters": "Events that Postgres refused for what they are.",
     "live": "As it happens. `/ws` is described by `/asyncapi.json`.",
     "service": "How the service is.",

@@ -7,6 +7,7 @@ from typing import Any
 from ray_tracking.events import MAX_BATCH_EVENTS
 from ray_tracking.http import openapi_examples as examples
 from ray_tracking.http.openapi_answers import ref
+from ray_tracking.http.openapi_dashboard import dashboard_paths
 from ray_tracking.http.openapi_live import EVENT_STREAM, LIVE_PARAMETERS
 from ray_tracking.http.paging import DEFAULT_LIMIT, MAX_LIMIT
 from ray_tracking.pipeline.receive import JSON, NDJSON
@@ -150,6 +151,7 @@ def paths() -> _Object:
                 },
             )
         },
+        **dashboard_paths(),
         "/metrics": {
             "get": _operation(
                 "metrics",

@@ -86,7 +86,7 @@ class Ports:
         self.requests = Room(self.settings.max_buffer_size, MAX_REQUEST_BYTES)
         self.turns = Turns()
         self.intake = Intake(self.gatherer, self.spooler)
-        self.access = Access(self.settings.api_keys)
+        self.access = Access(self.settings.api_keys, self.settings.public_base_url, self.clock)
         self.proxies = TrustedProxies(self.settings.trusted_proxies)
         self.erased = ErasedLeads(self.queries)
 

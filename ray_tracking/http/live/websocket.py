@@ -87,7 +87,7 @@ class WebSocketLive:
 
     async def _authenticate(self, scope: Scope, receive: Receive, connection: _Connection) -> bool:
         """Whether the client may go on; it is told and its connection ended if not."""
-        if self._access.is_open:
+        if self._access.is_open or self._access.admits_session(scope):
             return True
         token = bearer(scope)
         if token is None:
