@@ -14,6 +14,7 @@ from a part. The span says which events the replay is about, and its progress co
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,10 @@ from ray_tracking.stores.verify import SEALED
 
 #: For the sums of days that are dropped, and for generations that are to go.
 _WITHIN_S = 600.0
+#: A transaction costs about the same for a thousand rows as for none, so it takes more batches
+#: while it is quick, and fewer while it is slow.
+_QUICK_S, _SLOW_S = 0.2, 1.0
+_MAX_BATCHES = 20
 #: More rows than that are not counted while the roller waits.
 _MAX_ROWS_IN_SWAP = 5000
 
@@ -154,6 +159,8 @@ class Recompute:
         )
         self._id = replay_id
         self._epoch = 0
+        #: In the next transaction.
+        self._batches = 1
 
     async def begin(self) -> None:
         """Become the one that works on it."""
@@ -170,6 +177,7 @@ class Recompute:
         Returns:
             Whether there are more.
         """
+        began_s = time.monotonic()
         async with self._session.use() as connection:
             await connection.execute("BEGIN")
             replay = await self._mine(connection)
@@ -180,6 +188,11 @@ class Recompute:
                 more = await self._take(connection, replay)
             failpoints.reach("replay.counted")
             await connection.execute("END")
+        took_s = time.monotonic() - began_s
+        if took_s < _QUICK_S:
+            self._batches = min(_MAX_BATCHES, self._batches * 2)
+        elif took_s > _SLOW_S:
+            self._batches = max(1, self._batches // 2)
         return more
 
     async def swap(self) -> bool:
@@ -250,7 +263,8 @@ class Recompute:
     async def _take(self, connection: asyncpg.Connection[Any], replay: Mapping[str, Any]) -> bool:
         campaign_id = replay["campaign_id"]
         start = (replay["received_at"] or _FIRST[0], replay["event_id"] or _FIRST[1])
-        bound = await connection.fetchrow(_BOUND, campaign_id, *start, replay["batch_size"] - 1)
+        rows = replay["batch_size"] * self._batches
+        bound = await connection.fetchrow(_BOUND, campaign_id, *start, rows - 1)
         end = (bound["received_at"], bound["event_id"]) if bound else _LAST
         taken = await connection.fetchval(
             _FOLD if replay["reprocess_analytics"] else _COUNT,

@@ -18,7 +18,7 @@ from tests.support.events import item
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 CAMPAIGN = "spring / ü"
-EVENTS = 400
+EVENTS = 5000
 BODY = {
     "campaignId": CAMPAIGN,
     "fromTimestamp": "2000-01-01T00:00:00Z",
@@ -129,6 +129,6 @@ def test_commands_find_and_mend_what_is_wrong(running: Service) -> None:
     for output in (wrong.stdout, dry.stdout):
         assert re.search(rf"opens +3 +{EVENTS}\n", output), output
     assert done.returncode == 0, done.stderr
-    assert f"SUCCEEDED, {EVENTS} events" in done.stdout
+    assert f"SUCCEEDED, {EVENTS:,} events" in done.stdout
     assert (again.returncode, json.loads(again.stdout)["equal"]) == (0, True)
     assert opens(running) == EVENTS
