@@ -21,4 +21,8 @@ Behind the log: ``read_ahead`` and ``backlog`` (what is read and waits), ``flush
 into one transaction), ``parked`` (whose turn it is), ``bisect`` and ``care`` (which row it is
 that fails), ``letters`` (what Postgres refused, shown and sent again), ``books`` (what became
 of every event).
+
+Live: ``figures`` (counted from headers, put right by the rows), ``broadcast`` (frames, their
+ring and cursors), ``outbox`` (what waits for one slow client). And of the whole: ``modes``,
+``traffic`` and ``stats``.
 """

@@ -54,6 +54,7 @@ def overall_health(snapshot: Mapping[str, Any] | None, *, now_s: float) -> dict[
         else _component("degraded", "Postgres does not answer; events wait in the log"),
         "shards": _shards(snapshot["shards"], spools=_spool_takes(snapshot)),
         "writers": _writers(snapshot["writers"], postgres_up=snapshot["postgres_up"]),
+        "websocket": _websocket(snapshot),
         "queues": _queues(snapshot),
         "circuitBreakers": _breakers(snapshot),
     }
@@ -94,6 +95,16 @@ def _spool(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     if events:
         return _component("degraded", "events wait on disk for the event log", events=events)
     return _component("healthy", events=0)
+
+
+def _websocket(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """Live updates: beside the path of events, which goes on without them."""
+    connected = sum(report.connections for report in snapshot["replicas"])
+    broadcaster = snapshot["broadcaster"]
+    trouble = "the broadcaster does not answer" if broadcaster is None else broadcaster["trouble"]
+    if trouble:
+        return _component("degraded", trouble, connectedClients=connected)
+    return _component("healthy", connectedClients=connected)
 
 
 def _queues(snapshot: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,14 @@ FIGURES = Overview(
     buffered=5, unconfirmed=0, lost=0,
 )  # fmt: skip
 REPORT = ReplicaReport(
-    replica="r", buffered=0, spooled=0, spool_bytes=0, spool_corrupt=0, unconfirmed=0, lost=0
+    replica="r",
+    buffered=0,
+    spooled=0,
+    spool_bytes=0,
+    spool_corrupt=0,
+    unconfirmed=0,
+    lost=0,
+    connections=3,
 )
 NO_ROOM = structs.replace(REPORT, spool_trouble="no space left")
 STALLED = WRITER | {"queued_events": 7, "idle_ms": STALLED_AFTER_MS + 1}
@@ -45,6 +52,7 @@ WELL: dict[str, Any] = {
     "warnings": [],
     "shards": [SHARD, SHARD],
     "writers": [WRITER, WRITER],
+    "broadcaster": {"trouble": None},
     "replicas": [REPORT],
     "overview": FIGURES,
     "level": Level.NORMAL,
@@ -61,6 +69,7 @@ def test_all_is_well() -> None:
             "database": {"status": "healthy"},
             "shards": {"status": "healthy"},
             "writers": {"status": "healthy", "queued": 0},
+            "websocket": {"status": "healthy", "connectedClients": 3},
             "spool": {"status": "healthy", "events": 0},
             "queues": {
                 "status": "healthy",
@@ -124,6 +133,8 @@ def test_all_is_well() -> None:
         ),
         ({"shards": [SHARD | {"dedup_effective_ms": 9_000}]}, "shards", "degraded", "forgotten"),
         ({"writers": [WRITER, None]}, "writers", "degraded", "a writer does not answer"),
+        ({"broadcaster": None}, "websocket", "degraded", "the broadcaster does not answer"),
+        ({"broadcaster": {"trouble": "no log"}}, "websocket", "degraded", "no log"),
         ({"writers": [WRITER | {"trouble": "slow"}]}, "writers", "degraded", "slow"),
         ({"writers": [STALLED]}, "writers", "unhealthy", "writer-0 makes no progress"),
         (
