@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from ray_tracking.pipeline import outbox
 from tests.support.live import LiveClient
 from tests.support.stack import Service, Stack
 from tests.support.waiting import eventually
@@ -380,3 +383,40 @@ async def test_there_is_no_websocket_elsewhere(stack: Stack) -> None:
     with pytest.raises(Exception, match="403"):
         await client.__aenter__()
     await asyncio.sleep(0)
+
+
+async def test_a_client_that_stops_reading_costs_little_and_slows_nobody(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is conflated, then closed with 4408; the other client hears all of it."""
+    monkeypatch.setattr(outbox, "STALLED_AFTER_MS", 500)
+    service = await live(stack)
+    hub = service.ports.hub
+    lazy = socket.socket()
+    lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    lazy.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(lazy, ("127.0.0.1", service.port))
+    client = await connect(
+        service.url.replace("http", "ws", 1) + "/ws", sock=lazy, compression=None, max_queue=1
+    )
+    await client.send('{"action": "subscribe_campaign", "campaignId": "c1", "detailed": true}')
+    assert "subscribed" in str(await client.recv())
+    most_bytes = 0
+    async with LiveClient(service.url) as eager:
+        await eager.subscribe("c1")
+        for number in range(1, 61):
+            await send(stack, *["EMAIL_OPEN"] * 100, leadId="x" * 100)
+            await eager.until("campaign_progress", lambda d, n=number: opens(d) == 100 * n)
+            waiting = [each.outbox.size_bytes for each in hub._connections]
+            most_bytes = max(most_bytes, *waiting)
+        await eventually(lambda: hub.connections == 1)
+        await send(stack, "EMAIL_OPEN")
+        await eager.until("campaign_progress", lambda d: opens(d) == 6001)
+    assert 0 < most_bytes <= outbox.MAX_OUTBOX_BYTES
+    client.transport.abort()
+
+
+def opens(data: dict[str, Any]) -> int:
+    number: int = data["counters"]["opens"]
+    return number
