@@ -66,7 +66,7 @@ class Campaign:
         self.api = Api(target.url, self.history)
         self.clients = Clients(self.api, rates, seed)
         self.watchers = Watchers(target.url, self.history) if target.has_live_updates else None
-        self.scene = Scene(target, self.api, self.history, Random(seed))
+        self.scene = Scene(target, self.api, self.history, Random(seed), patience=patience)
         self._random = self.scene.random
         self._say = say
         self._patience = patience

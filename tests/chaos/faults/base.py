@@ -28,6 +28,8 @@ class Scene:
     random: Random
     #: Of a service that is started on data that is there.
     cold_start_s: float = 30.0
+    #: How much longer than promised everything may take.
+    patience: float = 1.0
     #: How often each kind of thing was done, ``kill shard`` for one.
     strikes: Counter[str] = field(default_factory=Counter)
 

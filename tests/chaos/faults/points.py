@@ -126,14 +126,16 @@ class KillerEvent(Fault):
         return True
 
     async def heal(self) -> None:
-        deadline_s = time.monotonic() + _LETTER_WITHIN_S
+        within_s = _LETTER_WITHIN_S * self.scene.patience
+        deadline_s = time.monotonic() + within_s
         try:
             while time.monotonic() < deadline_s:
                 if any(letter.key == self._key for letter in await self.target.letters()):
                     return
                 await asyncio.sleep(0.5)
-            within = f"{_LETTER_WITHIN_S:.0f} s"
-            self.scene.history.stuck.append(f"{self._key} is no dead letter within {within}")
+            self.scene.history.stuck.append(
+                f"{self._key} is no dead letter within {within_s:.0f} s"
+            )
         finally:
             self._file.unlink(missing_ok=True)
 
