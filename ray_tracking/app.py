@@ -17,7 +17,7 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from ray_tracking import failpoints, garbage
+from ray_tracking import failpoints, garbage, logs
 from ray_tracking.actors.clients import BroadcasterClient, ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
 from ray_tracking.clock import node_clock
@@ -72,7 +72,9 @@ class SupervisorReplica:
     # Serve awaits it: the replica counts as started only when everything is up.
     async def __init__(self, settings: Settings, generation: str) -> None:  # type: ignore[misc]
         self._generation = generation
-        self._supervisor = Supervisor(settings.with_environment())
+        settings = settings.with_environment()
+        logs.configure(settings.log_level)
+        self._supervisor = Supervisor(settings)
         await self._supervisor.start()
         self._beside = [
             asyncio.create_task(self._keep_replays()),
@@ -163,6 +165,7 @@ class IngressReplica:
         self._listener: Listener | None = None
         self._name = uuid4().hex[:12]
         failpoints.arm(self._settings.failpoints_dir)
+        logs.configure(self._settings.log_level)
 
     async def __serve_build_asgi_app__(self) -> App:
         """Called once, on the replica, when it starts."""

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
+from ray_tracking import logs
+
+# As services are started: a test that reads standard output meets no details.
+logs.configure("info")
+
 # No deadline: a machine that is busy must not turn a test red. The blob of a failure
 # lets anybody run the same example again.
 settings.register_profile(

@@ -90,6 +90,7 @@ class BroadcasterConfig:
     partitions: int
     clock_dir: Path | None = None
     failpoints_dir: Path | None = None
+    log_level: str = "info"
 
 
 class Broadcaster:

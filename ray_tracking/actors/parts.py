@@ -22,7 +22,7 @@ import ray
 import structlog
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
-from ray_tracking import __version__, failpoints, garbage
+from ray_tracking import __version__, failpoints, garbage, logs
 from ray_tracking.actors.broadcaster import Broadcaster, BroadcasterConfig
 from ray_tracking.actors.calls import CallServer, Endpoint
 from ray_tracking.actors.clients import NAMESPACE, actor_names
@@ -92,7 +92,7 @@ class ShardActor(_Works):
     """A shard, and where it takes events."""
 
     def __init__(self, config: ShardConfig) -> None:
-        failpoints.arm(config.failpoints_dir)
+        _settle_in(config)
         shard = Shard(config, end_process, _clock(config))
         super().__init__(shard)
         # In the order of actors.clients.
@@ -107,7 +107,7 @@ class WriterActor(_Works):
     """A writer."""
 
     def __init__(self, config: WriterConfig) -> None:
-        failpoints.arm(config.failpoints_dir)
+        _settle_in(config)
         super().__init__(Writer(config, end_process, _clock(config)))
 
 
@@ -115,7 +115,7 @@ class BroadcasterActor(_Works):
     """The broadcaster, and where replicas ask it."""
 
     def __init__(self, config: BroadcasterConfig) -> None:
-        failpoints.arm(config.failpoints_dir)
+        _settle_in(config)
         self._broadcaster = Broadcaster(config, end_process, _clock(config))
         super().__init__(self._broadcaster)
         # In the order of actors.clients.
@@ -136,6 +136,12 @@ class BroadcasterActor(_Works):
 def _listen(server: CallServer, config: _Config) -> asyncio.Task[Endpoint]:
     file = config.clock_dir / "calls" / config.name if config.clock_dir else None
     return asyncio.create_task(server.start(ray.util.get_node_ip_address(), file))
+
+
+def _settle_in(config: _Config) -> None:
+    """What every process of ours does first."""
+    failpoints.arm(config.failpoints_dir)
+    logs.configure(config.log_level)
 
 
 def _clock(config: _Config) -> Clock:
@@ -261,6 +267,7 @@ def plan(
         "database_schema": settings.database_schema,
         "clock_dir": settings.data_dir,
         "failpoints_dir": settings.failpoints_dir,
+        "log_level": settings.log_level,
     }
     instance = instance_name(settings)
     policy = admission_policy(settings)

@@ -50,6 +50,7 @@ class WriterConfig:
     rate: RatePolicy
     clock_dir: Path | None = None
     failpoints_dir: Path | None = None
+    log_level: str = "info"
 
 
 class Pump:

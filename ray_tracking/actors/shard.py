@@ -81,6 +81,7 @@ class ShardConfig:
     max_log_bytes: int
     clock_dir: Path | None = None
     failpoints_dir: Path | None = None
+    log_level: str = "info"
 
 
 class Shard:
