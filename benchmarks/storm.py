@@ -3,13 +3,14 @@
 
 One replica is killed and the clients of the other drop their connections too. Nobody may miss
 anything: everyone is told ``recovered: true``, and ends with as many opens as there are rows. No
-client may cost Postgres a query: the sessions of the API, which read for requests, stay idle.
+client may cost Postgres a query: it is asked as often as before, by writers and watchers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import asyncpg
 
@@ -18,22 +19,19 @@ from benchmarks.lab import Figure
 from benchmarks.plan import Plan
 from benchmarks.processes import find
 from benchmarks.service import Service
+from benchmarks.statements import counting
 
 _CLIENTS, _RATE = 2000, 200
 _DRAIN_S = 60
 _SETTLE_S = 3.0
-#: Requests of ours ask ``/metrics``, which asks no Postgres of the API's sessions.
-_ACTIVE = """
-SELECT count(*) FROM pg_stat_activity
-WHERE application_name LIKE 'ray-tracking api%' AND state_change > $1
-"""
 _ROWS = "SELECT campaign_id, count(*) AS n FROM events GROUP BY 1"
 
 FIGURES = (
     Figure("all back after", "s"),
     Figure("recovered", "%"),
     Figure("clients with a gap at the end", "clients"),
-    Figure("sessions of the API that asked", "sessions"),
+    Figure("statements in the storm", "/s"),
+    Figure("statements before it", "/s"),
     Figure("not acknowledged", "events"),
 )
 
@@ -48,12 +46,14 @@ async def run(plan: Plan) -> list[dict[str, float]]:
             await clients.all_subscribed()
             async with steady.load(order) as load:
                 await asyncio.sleep(_SETTLE_S)
-                began = await database.fetchval("SELECT clock_timestamp()")
-                began_s = time.perf_counter()
-                find(service, "ingress")[0].kill()
-                clients.reconnect()
-                back_s = await clients.all_subscribed() - began_s
-                asked = await database.fetchval(_ACTIVE, began)
+                lab = SimpleNamespace(service=service, database=database)
+                async with counting(lab) as before:
+                    await asyncio.sleep(_SETTLE_S)
+                async with counting(lab) as during:
+                    began_s = time.perf_counter()
+                    find(service, "ingress")[0].kill()
+                    clients.reconnect()
+                    back_s = await clients.all_subscribed() - began_s
                 await asyncio.sleep(_SETTLE_S)
                 load.stop()
                 await load.finish()
@@ -76,7 +76,8 @@ async def run(plan: Plan) -> list[dict[str, float]]:
             "all back after": back_s,
             "recovered": 100 * sum(bool(one.recovered) for one in answers) / max(1, len(answers)),
             "clients with a gap at the end": gaps,
-            "sessions of the API that asked": asked,
+            "statements in the storm": during.statements / back_s,
+            "statements before it": before.statements / _SETTLE_S,
             "not acknowledged": sum(not answer.acknowledged for answer in load.answers),
         }
     ]
