@@ -17,7 +17,7 @@ from ray_tracking.stores.retention import Dropped, Retention
 def command(dry_run: bool, days: int | None) -> None:
     """Drop the raw events of days older than raw_retention_days; all figures stay.
 
-    A running service does the same once an hour. Writers do not wait for it.
+    A running service does the same once a minute. Writers do not wait for it.
     """
     settings = Settings.load()
     keep_days = days if days is not None else settings.raw_retention_days

@@ -24,6 +24,7 @@ from ray_tracking.actors.roller import Roller
 from ray_tracking.events import EventType
 from ray_tracking.pipeline.append import EntryId
 from ray_tracking.pipeline.replay import ReplayRequest
+from ray_tracking.pipeline.retention import LEAVING
 from ray_tracking.stores.embedded import ServerUrls
 from ray_tracking.stores.queries import Queries
 from ray_tracking.stores.recompute import Recompute
@@ -109,6 +110,10 @@ class Counting(RuleBasedStateMachine):
         self.run(self._write(batch))
 
     async def _write(self, batch: list[dict[str, Any]]) -> None:
+        if await self.stack.sql("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename LIKE $2",
+                                self.stack.schema, f"%{LEAVING}"):  # fmt: skip
+            # A row of a day that is half dropped waits until somebody has dropped it.
+            await self._drop(None)
         made = [self._event(one) for one in batch]
         # The second time they are duplicates.
         await self.owner.submit(*made)
