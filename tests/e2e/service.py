@@ -43,6 +43,12 @@ def eventually(ask: Callable[[], T], within_s: float, what: str) -> T:
         time.sleep(0.05)
 
 
+def tracebacks(service: Service) -> list[str]:
+    """Where one begins in what was printed, except those of Serve when its Ray was killed."""
+    lines = service.output.read_text().splitlines()
+    return [line for line in lines if "Traceback" in line and "(ServeController " not in line]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

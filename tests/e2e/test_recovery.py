@@ -12,7 +12,7 @@ from tests.e2e.sending import (
     assert_each_is_one_row,
     sending_through_errors,
 )
-from tests.e2e.service import STOP_WITHIN_S, Service, alive, eventually
+from tests.e2e.service import STOP_WITHIN_S, Service, alive, eventually, tracebacks
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -92,4 +92,4 @@ def test_a_stop_while_it_comes_back_ends_everything(kept: Service) -> None:
 
     eventually(lambda: not any(alive(process) for process in before), STOP_WITHIN_S, "all ended")
     assert kept.processes() == []
-    assert "Traceback" not in kept.output.read_text()
+    assert tracebacks(kept) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.service import BIN, STOP_WITHIN_S, Service, alive, eventually
+from tests.e2e.service import BIN, STOP_WITHIN_S, Service, alive, eventually, tracebacks
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -55,7 +55,7 @@ def test_run_stops_cleanly(own_service: Service, number: int) -> None:
     assert own_service.process.wait(STOP_WITHIN_S) == 0, own_service.output.read_text()[-3000:]
     assert time.monotonic() - began_s < STOP_WITHIN_S
     assert_nothing_is_left(own_service, list(processes))
-    assert "Traceback" not in own_service.output.read_text()
+    assert tracebacks(own_service) == []
 
 
 def test_a_second_copy_runs_beside_the_first(service: Service, own_service: Service) -> None:

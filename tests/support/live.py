@@ -69,11 +69,14 @@ class LiveClient:
         self, event: str, check: Callable[[Any], Any] = bool, within_s: float = _WITHIN_S
     ) -> Any:
         """The data of the next message of that name that passes the check."""
-        async with asyncio.timeout(within_s):
-            while True:
-                told = await self.hear(within_s)
-                if told["event"] == event and check(told["data"]):
-                    return told["data"]
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    told = await self.hear(within_s)
+                    if told["event"] == event and check(told["data"]):
+                        return told["data"]
+        except TimeoutError:
+            raise AssertionError(f"no such {event} among {self.heard[-20:]}") from None
 
     async def subscribe(self, campaign_id: str, **more: Any) -> dict[str, Any]:
         """Subscribe; what the answer says."""
