@@ -57,8 +57,10 @@ from ray_tracking.stores.log_reader import LogReader
 from ray_tracking.stores.rollups import Rollups
 from ray_tracking.tasks import wanted
 
-#: From the beginning of one read to that of the next, where there is nothing more to read.
-_TICK_S = 0.008
+#: From the beginning of one read to that of the next, where there is nothing more to read:
+#: while somebody watches, and while nobody does.
+_TICK_MS = 8
+_UNWATCHED_TICK_MS = 100
 _BLOCK_MS = 500
 _ROWS_EVERY_MS = 1000
 #: Between two questions, so many times as long as one takes.
@@ -119,6 +121,7 @@ class Broadcaster:
         self._caught_up = asyncio.Event()
         self._added = Signal()
         self._read = Signal()
+        self._watched = Signal()
         self._asked = Signal()
         #: How often the rows were asked, and how often in vain.
         self._rounds = 0
@@ -223,6 +226,7 @@ class Broadcaster:
         if is_new:
             self._add([silent_frame(self._ring.last + 1)])
         self._interest.add(campaigns, self._ring.last, now_ms)
+        self._watched.send()
         if is_new:
             # What was not watched was not compared with the rows either.
             await self._ask_rows()
@@ -287,7 +291,9 @@ class Broadcaster:
             self._read.send()
         if not self._ahead.behind and reading.wait:
             # A read costs the same for one entry as for hundreds.
-            await asyncio.sleep(max(0.0, began_s + _TICK_S - loop.time()) if found else 0)
+            tick_ms = _TICK_MS if self._interest.campaigns else _UNWATCHED_TICK_MS
+            took_ms = (loop.time() - began_s) * 1000
+            await self._watched.wait(max(0.0, tick_ms - took_ms) if found else 0)
 
     def _follow(self, found: Mapping[Where, list[Entry]]) -> None:
         """Count, and make the frames: nothing is awaited in between."""

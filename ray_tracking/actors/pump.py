@@ -28,6 +28,7 @@ from ray_tracking.pipeline.parked import Budget
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.write import FlushPolicy
 from ray_tracking.stores.log import EventLog
+from ray_tracking.stores.log_reader import LogReader
 from ray_tracking.stores.rows import PositionReader, RowWriter
 
 #: How often what is parked asks for budget.
@@ -77,6 +78,7 @@ class Pump:
         name = f"{config.name}-{lane}"
         self.lane = lane
         self._log = EventLog(config.redis_url, config.redis_prefix)
+        self._log_reader = LogReader(config.redis_url, config.redis_prefix)
         self._rows = RowWriter(config.database_url, config.database_schema, name, wheres)
         self._stored = PositionReader(config.database_url, config.database_schema, name)
         # What has priority does not wait for company.
@@ -88,8 +90,8 @@ class Pump:
         self._backlog = Backlog(wheres, config.flush.max_queue_bytes)
         charged = None if lane is Lane.PARKED else budget
         self._reader = Reader(
-            self._log, self._stored, self._backlog, charged, self._changed, clock,
-            pause_s=0.0 if lane is Lane.HIGH else _PAUSE_S,
+            self._log_reader, self._log, self._stored, self._backlog, charged, self._changed,
+            clock, pause_s=0.0 if lane is Lane.HIGH else _PAUSE_S,
         )  # fmt: skip
         self.flusher = Flusher(self._rows, clock)
         self._standings: Mapping[Where, Standing] = {}
@@ -149,6 +151,7 @@ class Pump:
 
     async def close(self) -> None:
         """Let go of every connection."""
+        await self._log_reader.close()
         await self._log.close()
         await self._rows.close()
         await self._stored.close()

@@ -22,6 +22,7 @@ from ray_tracking.pipeline.parked import Budget
 from ray_tracking.pipeline.read_ahead import ReadAhead
 from ray_tracking.pipeline.write import Follower, LogGap
 from ray_tracking.stores.log import EventLog
+from ray_tracking.stores.log_reader import LogReader
 from ray_tracking.stores.positions import PositionReader
 from ray_tracking.tasks import wanted
 
@@ -40,7 +41,8 @@ class Reader:
     Reads for as long as it lives, while there is room.
 
     Args:
-        event_log: Where to read.
+        log_reader: Reads.
+        event_log: Where gaps are reported.
         stored: What is committed; asked where a stream stands still.
         backlog: Takes what was read.
         budget: Charged with what was read, if it is.
@@ -52,6 +54,7 @@ class Reader:
 
     def __init__(
         self,
+        log_reader: LogReader,
         event_log: EventLog,
         stored: PositionReader,
         backlog: Backlog,
@@ -60,6 +63,7 @@ class Reader:
         clock: Clock,
         pause_s: float,
     ) -> None:
+        self._reader = log_reader
         self._log = event_log
         self._stored = stored
         self._backlog = backlog
@@ -126,13 +130,12 @@ class Reader:
         if self._ahead.behind:
             wait_ms = min(wait_ms, _HELD_UP_BLOCK_MS)
         began_ms = self._clock()
-        answer = await self._log.read(
+        found = await self._reader.read(
             {where: self._followers[where].position for where in reading.wheres},
             max_entries=reading.max_entries,
             block_ms=wait_ms if reading.wait else None,
         )
         failpoints.reach("writer.read")
-        found = {(partition, lane): entries for partition, lane, entries in answer}
         self._ahead.learn(reading, found)
         for where, entries in found.items():
             self._follow(where, entries)

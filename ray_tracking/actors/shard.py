@@ -386,6 +386,7 @@ class Shard:
         now_ms = self._clock()
         for append, result in zip(appends, results, strict=True):
             self._settle(self._partitions[append.partition], append, result, now_ms)
+        self._answer_settled()
         failpoints.reach("shard.committed")
         return all(result is Appended.OK for result in results)
 
@@ -410,7 +411,6 @@ class Shard:
         elif append.state is not State.UNCLEAR:
             # A repeat that is refused says nothing of the first try: it stays unclear.
             partition.refused(append)
-        self._answer_settled()
 
     def _answer_settled(self) -> None:
         for append in [a for a in self._waiting if a.state not in (State.OPEN, State.SENT)]:
