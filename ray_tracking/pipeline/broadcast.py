@@ -33,6 +33,8 @@ MAX_SINGLE_EVENTS = 16
 MAX_BATCH_EVENTS = 100
 #: The topic of frames about the system, which no campaign can have.
 SYSTEM = ""
+#: These say how everything is: a later one makes an earlier one worthless.
+STATES = frozenset({"metrics_collected", "health_check"})
 #: What a frame takes beside its data.
 _FRAME_BYTES = 600
 
@@ -102,6 +104,8 @@ class Ring:
         self._max_bytes = max_bytes
         self._frames: deque[Frame] = deque()
         self._by_topic: dict[str, deque[Frame]] = {}
+        #: The last frame of each of :data:`STATES`.
+        self._states: dict[str, int] = {}
 
     @property
     def cursor(self) -> Cursor:
@@ -118,15 +122,27 @@ class Ring:
         assert frame.offset == self.last + 1
         self.last = frame.offset
         self._frames.append(frame)
-        self._by_topic.setdefault(frame.topic, deque()).append(frame)
+        if frame.topic != SYSTEM:
+            self._by_topic.setdefault(frame.topic, deque()).append(frame)
+        elif frame.name in STATES:
+            self._empty(self._states.get(frame.name, 0))
+            self._states[frame.name] = frame.offset
         self.size_bytes += frame.size_bytes
         while self.size_bytes > self._max_bytes and len(self._frames) > 1:
             oldest = self._frames.popleft()
             self.size_bytes -= oldest.size_bytes
-            same = self._by_topic[oldest.topic]
-            same.popleft()
-            if not same:
-                del self._by_topic[oldest.topic]
+            if same := self._by_topic.get(oldest.topic):
+                same.popleft()
+                if not same:
+                    del self._by_topic[oldest.topic]
+
+    def _empty(self, offset: int) -> None:
+        """Keep no more of a frame than its place."""
+        index = offset - self.start - 1
+        if index >= 0:
+            self.size_bytes -= self._frames[index].size_bytes
+            self._frames[index] = silent_frame(offset)
+            self.size_bytes += self._frames[index].size_bytes
 
     def since(self, offset: int, max_bytes: int) -> list[Frame]:
         """The frames after an offset, as many as fit; at least one if there is any."""
@@ -140,7 +156,7 @@ class Ring:
         return found
 
     def missed(self, topic: str, cursor: Cursor) -> list[Frame] | None:
-        """The frames of a topic after a cursor; None if they cannot all be here."""
+        """The frames of a campaign after a cursor; None if they cannot all be here."""
         if cursor.epoch != self.epoch or not self.start <= cursor.offset <= self.last:
             return None
         found: list[Frame] = []

@@ -19,6 +19,7 @@ from ray_tracking.pipeline.broadcast import (
     To,
     campaign_frames,
     figures_frame,
+    system_frame,
 )
 from ray_tracking.pipeline.figures import Figures, LastEvent
 from ray_tracking.pipeline.rows import decode_row, event_data
@@ -215,3 +216,18 @@ def test_what_an_event_does_not_have_is_null() -> None:
     whole = Shown(EventType.CAMPAIGN_STATUS_CHANGE, one.occurred_us, one.row).whole()
     missing = ("leadId", "emailId", "linkUrl", "deviceInfo", "locationInfo")
     assert [whole[name] for name in missing] == [None] * 5
+
+
+def test_a_ring_keeps_of_states_only_the_last() -> None:
+    """They come for as long as the service runs, whether anybody watches or not."""
+    ring = Ring(Cursor(7, 0), max_bytes=10**9)
+    ring.add(frame(1))
+    for offset in range(2, 1002, 2):
+        ring.add(system_frame("metrics_collected", "x" * 5000, offset))
+        ring.add(system_frame("backpressure_changed", {}, offset + 1))
+    kept = ring.since(0, 10**9)
+    assert [f.offset for f in kept] == list(range(1, 1002))
+    assert [f.offset for f in kept if f.name == "metrics_collected"] == [1000]
+    assert len([f for f in kept if f.name == "backpressure_changed"]) == 500
+    assert ring.size_bytes == sum(f.size_bytes for f in kept) < 10**6
+    assert ring.missed("c1", Cursor(7, 0)) == [kept[0]]
