@@ -5,7 +5,6 @@ Postgres, without Ray and without a running service.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from types import TracebackType
@@ -101,7 +100,7 @@ class EmailAnalyticsService:
             rows, following = await figures.timeline(
                 campaign_id, bucket, Span(since, until), limit=_PAGE, after=after
             )
-            items += [timeline_item(row["bucket_start"], json.loads(row["counts"])) for row in rows]
+            items += [timeline_item(row) for row in rows]
             if following is None:
                 return items
             after = rows[-1]["bucket_start"]

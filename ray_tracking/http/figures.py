@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -96,7 +95,7 @@ class Figures:
         rows, following = await self.ports.queries.figures.timeline(
             campaign_id, bucket, span, limit=limit, after=after
         )
-        items = [timeline_item(row["bucket_start"], json.loads(row["counts"])) for row in rows]
+        items = [timeline_item(row) for row in rows]
         return page(items, following)
 
     @_for_readers

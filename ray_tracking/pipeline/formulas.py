@@ -9,6 +9,8 @@ from typing import Any
 from ray_tracking.events import EventType
 from ray_tracking.pipeline.rows import iso_utc
 
+_TYPE_NAMES = tuple(kind.value for kind in EventType)
+
 
 def campaign_stats(
     campaign_id: str, counts: Mapping[str, Any], *, as_of: datetime
@@ -52,16 +54,17 @@ def campaign_stats(
     }
 
 
-def timeline_item(bucket_start: datetime, counts: Mapping[str, int]) -> dict[str, Any]:
+def timeline_item(bucket: Mapping[str, Any]) -> dict[str, Any]:
     """
     A bucket of a timeline as the API shows it.
 
     Args:
-        bucket_start: When it begins.
-        counts: Events by people in it, by type.
+        bucket: When it begins (``bucket_start``), and the events by people in it: their
+            ``types``, and of each how many ``events``.
     """
-    ordered = {kind.value: counts[kind] for kind in EventType if counts.get(kind)}
-    return {"bucketStart": iso_utc(bucket_start), "counts": ordered}
+    counts = dict(zip(bucket["types"], bucket["events"], strict=True))
+    ordered = {name: counts[name] for name in _TYPE_NAMES if name in counts}
+    return {"bucketStart": iso_utc(bucket["bucket_start"]), "counts": ordered}
 
 
 def link_item(link: Mapping[str, Any]) -> dict[str, Any]:

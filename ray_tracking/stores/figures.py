@@ -22,7 +22,7 @@ campaign_id = $1 AND generation = coalesce(
 
 # A bucket that the span begins in is shown as a whole.
 _TIMELINE = f"""
-SELECT bucket_start, jsonb_object_agg(event_type, events)::text AS counts FROM rollup_buckets
+SELECT bucket_start, array_agg(event_type) AS types, array_agg(events) AS events FROM rollup_buckets
 WHERE {_OF_CAMPAIGN} AND bucket = $2 AND NOT is_machine AND events <> 0
   AND bucket_start >= coalesce(date_trunc($2, $3::timestamptz), '-infinity')
   AND bucket_start < coalesce($4::timestamptz, 'infinity')
@@ -72,7 +72,8 @@ class Figures:
         self, campaign_id: str, bucket: str, span: Span, *, limit: int, after: datetime | None
     ) -> tuple[Sequence[Mapping[str, Any]], str | None]:
         """
-        The buckets of a span in which something happened, in order of time.
+        The buckets of a span in which something happened, in order of time: when each begins,
+        and its types of events beside how many there are of each.
 
         Args:
             campaign_id: Of which campaign.
