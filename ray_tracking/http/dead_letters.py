@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import wraps
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -11,42 +10,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ray_tracking.errors import InvalidEvent, MalformedRequest, RequestError
-from ray_tracking.http.asgi import ClientGone, read_body
-from ray_tracking.http.paging import database_away, page, read_page
+from ray_tracking.errors import InvalidEvent, MalformedRequest
+from ray_tracking.http.asgi import read_body
+from ray_tracking.http.guard import needs
+from ray_tracking.http.paging import page, read_page
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.gather import Verdict
 from ray_tracking.pipeline.letters import NOT_TAKEN, LetterStatus, RedriveRun, resubmit, show
 from ray_tracking.pipeline.receive import JSON, MAX_BODY_BYTES, media_type, parse_json
 from ray_tracking.stores.dead_letters import DeadLetterStore, LetterFilter
-from ray_tracking.stores.failures import StoreUnavailable
 
 #: So many letters of a redrive are in memory at a time, and on their way to the log.
 CHUNK = 200
 _CHOOSERS = ("campaignId", "reason")
-
-_Handler = Callable[["DeadLetters", Request], Awaitable[Response]]
-
-
-def _for_admins(handler: _Handler) -> _Handler:
-    """Ask for the scope, and answer what is raised on purpose."""
-
-    @wraps(handler)
-    async def guard(self: DeadLetters, request: Request) -> Response:
-        self.ports.access.require(request.scope, "admin")
-        try:
-            return await handler(self, request)
-        except InvalidEvent as error:
-            return JSONResponse(answer.invalid(error), error.status)
-        except RequestError as error:
-            return JSONResponse({"success": False, "error": str(error)}, error.status)
-        except StoreUnavailable:
-            return database_away()
-        except ClientGone:
-            return Response()  # that nobody reads
-
-    return guard
 
 
 class DeadLetters:
@@ -60,7 +37,7 @@ class DeadLetters:
     def __init__(self, ports: Ports) -> None:
         self.ports = ports
 
-    @_for_admins
+    @needs("admin")
     async def browse(self, request: Request) -> Response:
         """``GET /dead-letters``: those that failed last first."""
         given = request.query_params
@@ -79,7 +56,7 @@ class DeadLetters:
         letters, following = await self._store.page(chosen, limit=limit, after=after)
         return page([show(letter) for letter in letters], following)
 
-    @_for_admins
+    @needs("admin")
     async def one(self, request: Request) -> Response:
         """``GET /dead-letters/{id}``, and ``DELETE``, which may be repeated."""
         if request.method != "DELETE":
@@ -92,7 +69,7 @@ class DeadLetters:
             raise HTTPException(409, f"the letter is {status}, and is not given up")
         return JSONResponse({"success": True, "id": str(letter_id), "status": status})
 
-    @_for_admins
+    @needs("admin")
     async def redrive(self, request: Request) -> Response:
         """``POST /dead-letters/{id}/redrive``: 202 when the log has it."""
         letter = await self._find(request)
@@ -106,7 +83,7 @@ class DeadLetters:
             return JSONResponse(body, 503, {"Retry-After": str(wait)})
         return JSONResponse({"success": True, "id": str(letter["id"]), "redriven": 1}, 202)
 
-    @_for_admins
+    @needs("admin")
     async def redrive_many(self, request: Request) -> Response:
         """
         ``POST /dead-letters/redrive``: those of a campaign, for a reason, or all.

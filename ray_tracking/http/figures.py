@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from functools import wraps
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ray_tracking.errors import InvalidEvent
-from ray_tracking.http.paging import MAX_LIMIT, database_away, page, read_keys, read_limit
+from ray_tracking.http.guard import needs
+from ray_tracking.http.paging import MAX_LIMIT, page, read_keys, read_limit
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.query import read_id, read_span
-from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.formulas import (
     breakdown,
     campaign_stats,
@@ -22,28 +20,9 @@ from ray_tracking.pipeline.formulas import (
 )
 from ray_tracking.stores.figures import Span
 from ray_tracking.stores.folding import BUCKETS
-from ray_tracking.stores.rows import StoreUnavailable
 
 #: How many devices, and how many countries, a breakdown names.
 MAX_GROUPS = 250
-
-_Handler = Callable[["Figures", Request], Awaitable[Response]]
-
-
-def _for_readers(handler: _Handler) -> _Handler:
-    """Ask for the scope, and answer what is raised on purpose."""
-
-    @wraps(handler)
-    async def guard(self: Figures, request: Request) -> Response:
-        self.ports.access.require(request.scope, "read")
-        try:
-            return await handler(self, request)
-        except InvalidEvent as error:
-            return JSONResponse(answer.invalid(error), error.status)
-        except StoreUnavailable:
-            return database_away()
-
-    return guard
 
 
 class Figures:
@@ -57,14 +36,14 @@ class Figures:
     def __init__(self, ports: Ports) -> None:
         self.ports = ports
 
-    @_for_readers
+    @needs("read")
     async def stats(self, request: Request) -> Response:
         """``GET /campaigns/{id}/stats``."""
         campaign_id = read_id(request, "campaign_id")
         counts = await self.ports.queries.rollups.stats(campaign_id)
         return JSONResponse(campaign_stats(campaign_id, counts, as_of=datetime.now(UTC)))
 
-    @_for_readers
+    @needs("read")
     async def campaigns(self, request: Request) -> Response:
         """``GET /campaigns``."""
         wrong: list[tuple[str, str]] = []
@@ -78,7 +57,7 @@ class Figures:
         now = datetime.now(UTC)
         return page([campaign_stats(row["campaign_id"], row, as_of=now) for row in rows], following)
 
-    @_for_readers
+    @needs("read")
     async def timeline(self, request: Request) -> Response:
         """``GET /campaigns/{id}/timeline``."""
         campaign_id = read_id(request, "campaign_id")
@@ -98,7 +77,7 @@ class Figures:
         items = [timeline_item(row) for row in rows]
         return page(items, following)
 
-    @_for_readers
+    @needs("read")
     async def links(self, request: Request) -> Response:
         """``GET /campaigns/{id}/links``: those with the most clicks first."""
         campaign_id = read_id(request, "campaign_id")
@@ -112,7 +91,7 @@ class Figures:
         )
         return page([link_item(row) for row in rows], following)
 
-    @_for_readers
+    @needs("read")
     async def breakdown(self, request: Request) -> Response:
         """``GET /campaigns/{id}/breakdown``: devices, countries, and bounces."""
         campaign_id = read_id(request, "campaign_id")
@@ -123,7 +102,7 @@ class Figures:
         ]
         return JSONResponse(breakdown(campaign_id, counts, devices, countries))
 
-    @_for_readers
+    @needs("read")
     async def verify(self, request: Request) -> Response:
         """``GET /campaigns/{id}/verify``: the figures against a recount of the rows."""
         campaign_id = read_id(request, "campaign_id")

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ray_tracking.errors import InvalidEvent
-from ray_tracking.http.paging import database_away
+from ray_tracking.http.guard import needs
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.query import read_id
-from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.letters import show
 from ray_tracking.pipeline.rows import event_data, iso_utc
 from ray_tracking.stores.erase import Belongings
-from ray_tracking.stores.failures import StoreUnavailable
 
 _FLAGS = {"opened": 1, "clicked": 2, "replied": 4}
-
-_Handler = Callable[["Leads", Request], Awaitable[Response]]
-
-
-def _for_admins(handler: _Handler) -> _Handler:
-    """Ask for the scope, and answer what is raised on purpose."""
-
-    @wraps(handler)
-    async def guard(self: Leads, request: Request) -> Response:
-        self.ports.access.require(request.scope, "admin")
-        try:
-            return await handler(self, request)
-        except InvalidEvent as error:
-            return JSONResponse(answer.invalid(error), error.status)
-        except StoreUnavailable:
-            return database_away()
-
-    return guard
 
 
 class Leads:
@@ -51,14 +28,14 @@ class Leads:
     def __init__(self, ports: Ports) -> None:
         self.ports = ports
 
-    @_for_admins
+    @needs("admin")
     async def export(self, request: Request) -> Response:
         """``GET /leads/{id}/export``."""
         lead_id = read_id(request, "lead_id")
         found = await self.ports.queries.leads.export(lead_id)
         return JSONResponse(_belongings(lead_id, found))
 
-    @_for_admins
+    @needs("admin")
     async def erase(self, request: Request) -> Response:
         """``DELETE /leads/{id}``; it may be repeated."""
         lead_id = read_id(request, "lead_id")

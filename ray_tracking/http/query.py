@@ -11,15 +11,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ray_tracking.errors import InvalidEvent
 from ray_tracking.events import TYPES_BY_NAME, EventType
-from ray_tracking.http.paging import database_away, page, read_page
+from ray_tracking.http.guard import needs
+from ray_tracking.http.paging import page, read_page
 from ray_tracking.http.ports import Ports
-from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.formulas import lead_state
 from ray_tracking.pipeline.receive import NDJSON
 from ray_tracking.pipeline.rows import encode_json
 from ray_tracking.stores.cursor import Cursor
 from ray_tracking.stores.queries import EventFilter
-from ray_tracking.stores.rows import StoreUnavailable
 
 
 class Query:
@@ -31,45 +30,33 @@ class Query:
     """
 
     def __init__(self, ports: Ports) -> None:
-        self._ports = ports
+        self.ports = ports
 
+    @needs("read")
     async def events(self, request: Request) -> Response:
         """``GET /campaigns/{id}/events``: a page, or all of them as NDJSON."""
-        self._ports.access.require(request.scope, "read")
-        try:
-            campaign_id = read_id(request, "campaign_id")
-            chosen, limit, after = _read_parameters(request)
-        except InvalidEvent as error:
-            return JSONResponse(answer.invalid(error), 422)
+        campaign_id = read_id(request, "campaign_id")
+        chosen, limit, after = _read_parameters(request)
         if NDJSON in request.headers.get("accept", ""):
-            pages = self._ports.queries.stream_events(campaign_id, chosen)
-            return await _stream(pages)
-        try:
-            items, cursor = await self._ports.queries.events(
-                campaign_id, chosen, limit=limit, after=after
-            )
-        except StoreUnavailable:
-            return database_away()
+            return await _stream(self.ports.queries.stream_events(campaign_id, chosen))
+        items, cursor = await self.ports.queries.events(
+            campaign_id, chosen, limit=limit, after=after
+        )
         return page(items, cursor)
 
+    @needs("read")
     async def lead(self, request: Request) -> Response:
         """``GET /campaigns/{id}/leads/{leadId}``: what one lead has done, newest first."""
-        self._ports.access.require(request.scope, "read")
         wrong: list[tuple[str, str]] = []
-        try:
-            campaign_id = read_id(request, "campaign_id")
-            lead_id = read_id(request, "lead_id")
-            limit, after = read_page(request.query_params, wrong)
-            if wrong:
-                raise InvalidEvent(wrong)
-            counts = await self._ports.queries.lead(campaign_id, lead_id)
-            items, cursor = await self._ports.queries.events(
-                campaign_id, EventFilter(lead_id=lead_id), limit=limit, after=after
-            )
-        except InvalidEvent as error:
-            return JSONResponse(answer.invalid(error), 422)
-        except StoreUnavailable:
-            return database_away()
+        campaign_id = read_id(request, "campaign_id")
+        lead_id = read_id(request, "lead_id")
+        limit, after = read_page(request.query_params, wrong)
+        if wrong:
+            raise InvalidEvent(wrong)
+        counts = await self.ports.queries.lead(campaign_id, lead_id)
+        items, cursor = await self.ports.queries.events(
+            campaign_id, EventFilter(lead_id=lead_id), limit=limit, after=after
+        )
         return JSONResponse(
             {
                 "campaignId": campaign_id,
@@ -138,10 +125,7 @@ def _read_time(text: str | None, name: str, wrong: list[tuple[str, str]]) -> dat
 
 async def _stream(pages: AsyncIterator[list[dict[str, Any]]]) -> Response:
     """The first page decides the status; the rest follows as it is read."""
-    try:
-        first: list[dict[str, Any]] = await anext(pages, [])
-    except StoreUnavailable:
-        return database_away()
+    first: list[dict[str, Any]] = await anext(pages, [])
 
     async def lines() -> AsyncIterator[bytes]:
         items: list[dict[str, Any]] | None = first

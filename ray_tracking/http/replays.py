@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import wraps
 from typing import Annotated, Any, NotRequired
 
 from pydantic import AwareDatetime, ConfigDict, Field, Strict, TypeAdapter, ValidationError
@@ -15,22 +14,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from ray_tracking.errors import InvalidEvent, RequestError, Unavailable
+from ray_tracking.errors import InvalidEvent, Unavailable
 from ray_tracking.events import EventType, Identifier
-from ray_tracking.http.asgi import ClientGone, read_body
-from ray_tracking.http.paging import database_away, page, read_keys, read_limit
+from ray_tracking.http.asgi import read_body
+from ray_tracking.http.guard import needs
+from ray_tracking.http.paging import page, read_keys, read_limit
 from ray_tracking.http.ports import Ports
-from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.receive import JSON, MAX_BODY_BYTES, media_type, parse_json
 from ray_tracking.pipeline.replay import MAX_BATCH_SIZE, ReplayRequest, ReplayStatus, show
 from ray_tracking.pipeline.validate import explain
 from ray_tracking.stores.cursor import encode_keys
-from ray_tracking.stores.failures import StoreUnavailable
 from ray_tracking.stores.replays import Estimate, ReplayStore
 
 _RETRY_AFTER_S = 10
-
-_Handler = Callable[["Replays", Request], Awaitable[Response]]
 
 
 class ReplayOptions(TypedDict):
@@ -56,26 +52,6 @@ class ReplayBody(TypedDict):
 _BODY = TypeAdapter(ReplayBody)
 
 
-def _for_admins(handler: _Handler) -> _Handler:
-    """Ask for the scope, and answer what is raised on purpose."""
-
-    @wraps(handler)
-    async def guard(self: Replays, request: Request) -> Response:
-        self.ports.access.require(request.scope, "admin")
-        try:
-            return await handler(self, request)
-        except InvalidEvent as error:
-            return JSONResponse(answer.invalid(error), error.status)
-        except RequestError as error:
-            return JSONResponse({"success": False, "error": str(error)}, error.status)
-        except StoreUnavailable:
-            return database_away()
-        except ClientGone:
-            return Response()  # that nobody reads
-
-    return guard
-
-
 class Replays:
     """
     The calls about replays.
@@ -91,7 +67,7 @@ class Replays:
     def _store(self) -> ReplayStore:
         return self.ports.queries.replays
 
-    @_for_admins
+    @needs("admin")
     async def many(self, request: Request) -> Response:
         """``GET /replays``, the newest first, and ``POST /replays``."""
         if request.method == "POST":
@@ -107,7 +83,7 @@ class Replays:
             last = encode_keys(shown[-1]["created_at"].isoformat(), shown[-1]["id"])
         return page([show(row) for row in shown], last)
 
-    @_for_admins
+    @needs("admin")
     async def one(self, request: Request) -> Response:
         """``GET /replays/{id}``, and ``DELETE``, which stops it."""
         replay = await self._find(request)
