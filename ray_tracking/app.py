@@ -8,6 +8,7 @@ into it. For that the annotation must be a class, not a string: no
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from ray_tracking import failpoints, garbage, logs
 from ray_tracking.actors.clients import BroadcasterClient, ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
 from ray_tracking.clock import node_clock
-from ray_tracking.errors import Unavailable
+from ray_tracking.errors import SettingsError, Unavailable
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener
@@ -42,6 +43,7 @@ from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router
 from ray_tracking.pipeline.stats import processing_stats
 from ray_tracking.settings import Settings
+from ray_tracking.settings.changes import changed
 from ray_tracking.sources.rules import load_rules
 from ray_tracking.sources.tokens import TokenKeys
 from ray_tracking.stores.failures import StoreRefused, StoreUnavailable
@@ -60,6 +62,7 @@ _REPORT_EVERY_S = 1.0
 _STATUS_FOR_S = 0.5
 _SERVE_ANSWERS_WITHIN_S = 5.0
 _ASK_AGAIN_S = 0.1
+_ANSWER_WITHIN_S = 5.0
 _REPLAYS_EVERY_S = 2.0
 #: Often, because a row that comes for a day half dropped waits until it is dropped.
 _RETENTION_EVERY_S = 60.0
@@ -99,11 +102,11 @@ class SupervisorReplica:
 
     async def _drop_days(self) -> None:
         """Drop raw events that are old enough."""
-        runtime, settings = await self._supervisor.runtime(), self._supervisor.settings
-        retention = Retention(runtime.database_url, settings.database_schema)
+        runtime = await self._supervisor.runtime()
+        retention = Retention(runtime.database_url, self._supervisor.settings.database_schema)
         while True:
             try:
-                async for day in retention.run(settings.raw_retention_days):
+                async for day in retention.run(self._supervisor.settings.raw_retention_days):
                     log.info("raw events dropped", day=str(day.day), rows=day.rows)
             except (StoreUnavailable, StoreRefused, NotCounted) as error:
                 log.warning("raw events not dropped", reason=str(error))
@@ -116,8 +119,16 @@ class SupervisorReplica:
     async def health(self) -> dict[str, Any]:
         return await self._supervisor.health()
 
-    async def exchange(self, report: ReplicaReport) -> tuple[Level, Mode]:
-        return await self._supervisor.exchange(report)
+    async def exchange(self, report: ReplicaReport) -> tuple[Level, Mode, Mapping[str, Any]]:
+        """Besides level and mode, what was changed of the settings."""
+        return *await self._supervisor.exchange(report), self._supervisor.changes
+
+    async def reconfigure(self, values: Any) -> None:
+        """Serve's ``user_config``. It never raises: Serve would replace what works well."""
+        self._supervisor.reconfigure(values)
+
+    async def config(self) -> dict[str, Any]:
+        return self._supervisor.config()
 
     async def __del__(self) -> None:
         for task in getattr(self, "_beside", ()):
@@ -165,6 +176,8 @@ class IngressReplica:
         self._health_lock = asyncio.Lock()
         self._listener: Listener | None = None
         self._name = uuid4().hex[:12]
+        #: What was changed of the settings, as the supervisor last said.
+        self._changes: Mapping[str, Any] = {}
         failpoints.arm(self._settings.failpoints_dir)
         logs.configure(self._settings.log_level)
 
@@ -183,7 +196,7 @@ class IngressReplica:
             runtime.shard_of,
             GatherPolicy(
                 max_buffered_events=settings.max_buffer_size,
-                linger_s=min(_LINGER_S, settings.buffer_flush_interval_ms / 1000),
+                linger_s=_linger_s(settings),
             ),
         )
         enrich.load_rules()
@@ -201,6 +214,7 @@ class IngressReplica:
             hub=self._hub,
             affinity=Affinity(runtime.secret),
             stats=self._stats,
+            config=self._config,
             rules=load_rules(settings.validation_rules),
             spooler=self._spooler,
             jobs=_replay_jobs(settings.database_schema),
@@ -271,11 +285,27 @@ class IngressReplica:
         while True:
             try:
                 async with asyncio.timeout(_REPORT_EVERY_S):
-                    _, self._ports.mode = await self._supervisor.exchange.remote(self._report())
+                    report = self._report()
+                    _, self._ports.mode, values = await self._supervisor.exchange.remote(report)
+                self._go_by(values)
             except Exception as error:
                 # It is beside the path: while it is away, everything else goes on.
                 log.debug("supervisor not reached", reason=repr(error))
             await asyncio.sleep(_REPORT_EVERY_S)
+
+    def _go_by(self, values: Mapping[str, Any]) -> None:
+        """Have the settings changed so."""
+        if values == self._changes:
+            return
+        self._changes = values
+        try:
+            settings = changed(self._settings, values)
+        except SettingsError as error:  # this node's own environment does not fit
+            log.error("settings not changed", reason=str(error))
+            return
+        self._ports.settings = settings
+        self._gatherer.linger_for(_linger_s(settings))
+        logs.configure(settings.log_level)
 
     def _report(self) -> ReplicaReport:
         spooler, tracking, traffic = self._spooler, self._app.tracking, self._ports.traffic
@@ -327,9 +357,22 @@ class IngressReplica:
         snapshot = await self._snapshot()
         return exposition(snapshot) if snapshot is not None else None
 
+    async def _config(self) -> dict[str, Any] | None:
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                config: dict[str, Any] = await self._supervisor.config.remote()
+                return config
+        except Exception as error:
+            log.debug("supervisor not reached", reason=repr(error))
+            return None
+
     async def _stats(self) -> dict[str, Any] | None:
         snapshot = await self._snapshot()
         return processing_stats(snapshot) if snapshot is not None else None
+
+
+def _linger_s(settings: Settings) -> float:
+    return min(_LINGER_S, settings.buffer_flush_interval_ms / 1000)
 
 
 _COMMON: dict[str, Any] = {

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from ray_tracking import failpoints
+from ray_tracking.actors.control import ControlWatch
 from ray_tracking.actors.signal import Signal
 from ray_tracking.clock import Clock
 from ray_tracking.errors import LogUnavailable
@@ -110,6 +111,7 @@ class Broadcaster:
         self._die = die
         self._clock = clock
         self._log = EventLog(config.redis_url, config.redis_prefix)
+        self._control = ControlWatch(config.name, self._log, lambda control: None)
         self._reader = LogReader(config.redis_url, config.redis_prefix)
         self._rollups: Rollups | None = None
         self._ring = Ring(self._beginning())
@@ -156,6 +158,7 @@ class Broadcaster:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read_loop(target))
                 group.create_task(self._rows_loop())
+                group.create_task(self._control.run())
         except* Exception as failed:
             log.exception("broadcaster failed")
             self._die(str(failed.exceptions[0]))
@@ -164,6 +167,7 @@ class Broadcaster:
         """Where to count from, and up to where everything is old."""
         partitions = range(self._config.partitions)
         target = await self._log.last_ids(partitions)
+        await self._control.look()
         config = self._config
         self._rollups = await Rollups.open(
             config.database_url, config.database_schema, f"ray-tracking {config.name}"
@@ -204,6 +208,8 @@ class Broadcaster:
             "watched": len(self._interest.campaigns),
             "ring_bytes": self._ring.size_bytes,
             "trouble": self._trouble or self._rows_trouble,
+            #: Names the rules that it goes by.
+            "control": self._control.version,
         }
 
     # -- asked by replicas and by the supervisor -------------------------------------

@@ -13,8 +13,8 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -33,7 +33,8 @@ from ray_tracking.clock import Clock, node_clock, steady_clock
 from ray_tracking.errors import LogUnavailable
 from ray_tracking.memory import rss_bytes
 from ray_tracking.pipeline.admit import AdmissionPolicy
-from ray_tracking.pipeline.rate import RatePolicy
+from ray_tracking.pipeline.control import Control
+from ray_tracking.pipeline.rate import CampaignLimits, RatePolicy
 from ray_tracking.pipeline.window import WindowPolicy
 from ray_tracking.pipeline.write import FlushPolicy
 from ray_tracking.settings import Settings
@@ -175,6 +176,7 @@ class Part:
         #: What it last said of itself; None while it is silent.
         self.status: dict[str, Any] | None = None
         self._config = config
+        self.config_name = config.name
         # Ray restarts it, but repeats no call: what writes is repeated by us, with ids.
         self._actor = ray.remote(
             num_cpus=0,
@@ -354,6 +356,17 @@ def admission_policy(settings: Settings) -> AdmissionPolicy:
             burst=settings.burst_capacity,
         ),
         compress=settings.buffer_compression_enabled,
+    )
+
+
+def control_of(settings: Settings, campaigns: Mapping[str, CampaignLimits]) -> Control:
+    """What parts go by while they work: the settings, and the limits of single campaigns."""
+    policy = admission_policy(settings)
+    return Control(
+        admission=replace(policy, rate=replace(policy.rate, campaigns=campaigns)),
+        flush=flush_policy(settings),
+        max_log_bytes=settings.max_backlog_bytes,
+        log_level=settings.log_level,
     )
 
 

@@ -81,8 +81,7 @@ class Pump:
         self._log_reader = LogReader(config.redis_url, config.redis_prefix)
         self._rows = RowWriter(config.database_url, config.database_schema, name, wheres)
         self._stored = PositionReader(config.database_url, config.database_schema, name)
-        # What has priority does not wait for company.
-        self._policy = replace(config.flush, max_age_ms=0) if lane is Lane.HIGH else config.flush
+        self._policy = self._of_lane(config.flush)
         self._budget = budget
         self._clock = clock
         self._tell_stored = stored
@@ -105,6 +104,17 @@ class Pump:
         #: How many events go into a flush.
         self.batch = BatchSize(config.flush.max_events)
         self.progress_ms = clock()
+
+    def change(self, policy: FlushPolicy) -> None:
+        """Flush otherwise from now on. How much may wait stays as it is."""
+        if policy.max_events != self._policy.max_events:
+            self.batch.change(policy.max_events)
+        self._policy = self._of_lane(policy)
+        self._changed.send()
+
+    def _of_lane(self, policy: FlushPolicy) -> FlushPolicy:
+        # What has priority does not wait for company.
+        return replace(policy, max_age_ms=0) if self.lane is Lane.HIGH else policy
 
     # -- life --------------------------------------------------------------------
 

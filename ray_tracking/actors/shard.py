@@ -26,6 +26,7 @@ from typing import Any
 import structlog
 
 from ray_tracking import failpoints
+from ray_tracking.actors.control import ControlWatch
 from ray_tracking.actors.upkeep import Upkeep
 from ray_tracking.clock import Clock
 from ray_tracking.errors import Fenced, LogUnavailable
@@ -40,6 +41,7 @@ from ray_tracking.pipeline.admit import (
     State,
 )
 from ray_tracking.pipeline.breaker import Breaker, BreakerPolicy, BreakerState
+from ray_tracking.pipeline.control import Control
 from ray_tracking.pipeline.gather import (
     Outcome,
     Verdict,
@@ -103,6 +105,8 @@ class Shard:
         self._upkeep = Upkeep(
             config.name, self._log, self._positions, self._clock, config.max_log_bytes
         )
+        self._policy = config.policy
+        self._control = ControlWatch(config.name, self._log, self._go_by)
         self._breaker = Breaker(_BREAKER)
         #: When the append that is on its way was sent.
         self._sent_ms: int | None = None
@@ -159,6 +163,7 @@ class Shard:
         self._tasks = [
             asyncio.create_task(self._append_loop()),
             asyncio.create_task(self._upkeep.run(self._partitions.values())),
+            asyncio.create_task(self._control.run()),
         ]
 
     async def _take_over(self) -> None:
@@ -166,13 +171,14 @@ class Shard:
         if assignment is None:
             # Emptied, or replaced: the supervisor says again who owns what.
             raise LogUnavailable("the log does not say who owns which partitions")
+        await self._control.look()
         shards = assignment.shards
         owned = shards.get(self._config.name, [])
         floor_ms = await self._upkeep.begin([n for owned in shards.values() for n in owned])
         stored = await self._positions.read()
         totals = await self._positions.totals() or {}
         now_ms = self._clock()
-        policy = self._config.policy
+        policy = self._policy
         lanes = range(len(LANES))
         # All at once, so that their markers share fsyncs; and all to their end, so that
         # a start that is tried again does not meet its own.
@@ -197,6 +203,13 @@ class Shard:
                 for entry in entries:
                     partition.restore(entry, lane, now_ms=now_ms)
             self._partitions[number] = partition
+
+    def _go_by(self, control: Control) -> None:
+        """Other rules from now on."""
+        self._policy = control.admission
+        self._upkeep.max_log_bytes = control.max_log_bytes
+        for partition in self._partitions.values():
+            partition.change(control.admission)
 
     # -- events --------------------------------------------------------------
 
@@ -307,12 +320,14 @@ class Shard:
                 name: sum(p.totals[lane] for p in partitions) for lane, name in enumerate(LANES)
             },
             "dedup_ids": sum(len(p.window) for p in partitions),
-            "dedup_window_ms": self._config.policy.window.longest_ms,
+            "dedup_window_ms": self._policy.window.longest_ms,
             "dedup_evicted_early": sum(p.window.evicted_early for p in partitions),
             "dedup_effective_ms": min(
                 (p.window.effective_ms(now_ms) for p in partitions),
-                default=self._config.policy.window.longest_ms,
+                default=self._policy.window.longest_ms,
             ),
+            #: Names the rules that it goes by.
+            "control": self._control.version,
         }
 
     # -- the append loop -----------------------------------------------------

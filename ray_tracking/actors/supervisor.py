@@ -13,7 +13,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from ray_tracking.actors.parts import (
     restart_controller,
     retire_others,
 )
+from ray_tracking.actors.tuning import Tuning
 from ray_tracking.clock import ClockSteps
 from ray_tracking.errors import LogUnavailable, StartError
 from ray_tracking.memory import rss_bytes
@@ -81,6 +82,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._tuning = Tuning(settings)
         self._servers: EmbeddedServers | None = None
         self._log: EventLog | None = None
         self._shards: list[Part] = []
@@ -91,10 +93,9 @@ class Supervisor:
         self._warnings: list[str] = []
         self._replicas: dict[str, tuple[float, ReplicaReport]] = {}
         self._last_said = LastSaid(), LastSaid()
-        thresholds = settings.backpressure_thresholds
-        self._gauge = LevelGauge(
-            LevelPolicy(thresholds.warning, thresholds.critical, thresholds.emergency)
-        )
+        self._gauge = LevelGauge(_level_policy(settings))
+        #: Sets off anew whoever waits for an interval.
+        self._changed = asyncio.Event()
         self._modes = ModeGauge(settings.realtime_threshold, pinned_mode(settings.processing_mode))
         self._throughput = Throughput()
         self._gone = dict.fromkeys(_COUNTS, 0)
@@ -130,6 +131,8 @@ class Supervisor:
         }
         await log_setup.assign(self._log.redis, settings.redis_prefix, owned)
         self._tasks.append(asyncio.create_task(self._keep_log(identity, owned)))
+        await self._tuning.begin(self._log, database_url)
+        self._tasks.append(asyncio.create_task(self._tuning.run()))
         self._shards, self._writers, self._broadcaster = plan(
             settings, owned, database_url, redis_url
         )
@@ -144,11 +147,11 @@ class Supervisor:
             self._broadcaster.name,
         )
         self._tasks.append(asyncio.create_task(self._watch_loop()))
-        for name, every_s, make in (
-            ("health_check", settings.health_check_interval_s, _health_of),
-            ("metrics_collected", settings.metrics_interval_s, processing_stats),
+        for name, interval, make in (
+            ("health_check", "health_check_interval_s", _health_of),
+            ("metrics_collected", "metrics_interval_s", processing_stats),
         ):
-            self._tasks.append(asyncio.create_task(self._tell_loop(name, every_s, make)))
+            self._tasks.append(asyncio.create_task(self._tell_loop(name, interval, make)))
         self._tasks.append(asyncio.create_task(self._spare_loop()))
         self._tasks.append(asyncio.create_task(self._clock_loop()))
         log.info("started", data_dir=str(settings.data_dir), shards=settings.shard_count)
@@ -173,8 +176,29 @@ class Supervisor:
 
     @property
     def settings(self) -> Settings:
-        """With the environment merged in."""
-        return self._settings
+        """With the environment merged in, as they are now."""
+        return self._tuning.settings
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """What was changed of the settings since the start, by name."""
+        return self._tuning.values
+
+    def reconfigure(self, values: Any) -> None:
+        """Change settings: all that is asked for, or nothing where anything of it is wrong."""
+        if not self._tuning.change(values):
+            return
+        settings = self._tuning.settings
+        self._gauge.policy = _level_policy(settings)
+        self._modes.change(settings.realtime_threshold, pinned_mode(settings.processing_mode))
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def config(self) -> dict[str, Any]:
+        """The settings in force, where each comes from, and who does not go by them yet."""
+        return self._tuning.describe(
+            {part.config_name: (part.status or {}).get("control") for part in self._parts}
+        )
 
     @property
     def _parts(self) -> list[Part]:
@@ -267,14 +291,24 @@ class Supervisor:
             await self._broadcaster.tell(self._modes.mode is Mode.BATCH, [(name, data)])
 
     async def _tell_loop(
-        self, name: str, every_s: float, make: Callable[[dict[str, Any]], dict[str, Any]]
+        self, name: str, interval: str, make: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> None:
         while True:
             try:
                 await self._tell(name, make(await self.health()))
             except Exception:
                 log.exception("not told", what=name)
-            await asyncio.sleep(every_s)
+            await self._pause(interval)
+
+    async def _pause(self, interval: str) -> None:
+        """Wait for as long as a setting says, also where that changes meanwhile."""
+        began_s = time.monotonic()
+        while (left_s := began_s + getattr(self.settings, interval) - time.monotonic()) > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
 
     async def _spare_loop(self) -> None:
         while True:
@@ -363,6 +397,7 @@ class Supervisor:
         self._stopping = True
         for task in self._tasks:
             task.cancel()
+        await self._tuning.close()
         await self._ingress_closed()
         for parts, step in (
             (self._shards, "drain"),
@@ -387,6 +422,7 @@ class Supervisor:
         self._stopping = True
         for task in self._tasks:
             task.cancel()
+        await self._tuning.close()
         if self._log is not None:
             await self._log.close()
         if self._servers is not None:
@@ -405,6 +441,11 @@ class Supervisor:
                 if probe.connect_ex((self._settings.host, self._settings.port)) != 0:
                     return
             await asyncio.sleep(0.05)
+
+
+def _level_policy(settings: Settings) -> LevelPolicy:
+    thresholds = settings.backpressure_thresholds
+    return LevelPolicy(thresholds.warning, thresholds.critical, thresholds.emergency)
 
 
 def _health_of(snapshot: dict[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Upkeep:
         self._log = event_log
         self._positions = positions
         self._clock = clock
-        self._max_log_bytes = max_log_bytes
+        self.max_log_bytes = max_log_bytes
         self._all_partitions: Collection[int] = ()
         self._shrinking = DrainRate()
         self._trim_due_ms = 0
@@ -92,7 +92,7 @@ class Upkeep:
 
     def room_in_s(self) -> float | None:
         """None while the log has room; otherwise in how many seconds it may have some."""
-        excess = self.log_bytes - self._max_log_bytes
+        excess = self.log_bytes - self.max_log_bytes
         return None if excess < 0 else self._shrinking.wait_s(excess, self._clock())
 
     async def _turn(self, partitions: Collection[Partition]) -> None:

@@ -10,19 +10,23 @@ Beside them, on a connection of its own, a roller counts what they have stored.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 
+from ray_tracking.actors.control import ControlWatch
 from ray_tracking.actors.pump import Pump, WriterConfig
 from ray_tracking.actors.roller import Roller
 from ray_tracking.clock import Clock
-from ray_tracking.errors import Fenced
+from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.books import Books
+from ray_tracking.pipeline.control import Control
 from ray_tracking.pipeline.overview import worst_breaker
 from ray_tracking.pipeline.parked import Budget
+from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.rolling import RollupWriter
 from ray_tracking.tasks import wanted
 
@@ -44,6 +48,9 @@ class Writer:
         self._die = die
         self._clock = clock
         self._pumps: list[Pump] = []
+        self._budget = Budget(config.rate)
+        self._log = EventLog(config.redis_url, config.redis_prefix)
+        self._control = ControlWatch(config.name, self._log, self._go_by)
         name = f"{config.name}-rollups"
         self._roller = Roller(
             RollupWriter(config.database_url, config.database_schema, name, config.partitions),
@@ -55,14 +62,16 @@ class Writer:
     async def start(self) -> None:
         """Begin to work. Safe to call again."""
         if self._task is None:
-            budget = Budget(self._config.rate)
             self._pumps = [
-                Pump(self._config, lane, budget, self._clock, self._roller.call) for lane in LANES
+                Pump(self._config, lane, self._budget, self._clock, self._roller.call)
+                for lane in LANES
             ]
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         try:
+            with contextlib.suppress(LogUnavailable):  # it is looked for again later
+                await self._control.look()
             async with asyncio.TaskGroup() as group:
                 for pump in self._pumps:
                     group.create_task(pump.take_over())
@@ -75,6 +84,7 @@ class Writer:
                 for pump in self._pumps:
                     group.create_task(pump.run())
                 group.create_task(self._roller.run())
+                group.create_task(self._control.run())
         except* Fenced as fenced:
             reason = str(_innermost(fenced))
             log.error("writer ends", writer=self._config.name, reason=reason)
@@ -82,6 +92,12 @@ class Writer:
         except* Exception as failed:
             log.exception("writer failed", writer=self._config.name)
             self._die(str(_innermost(failed)))
+
+    def _go_by(self, control: Control) -> None:
+        """Other rules from now on."""
+        self._budget.change(control.admission.rate)
+        for pump in self._pumps:
+            pump.change(control.flush)
 
     async def drain(self) -> None:
         """
@@ -103,6 +119,7 @@ class Writer:
         for pump in self._pumps:
             await pump.close()
         await self._roller.close()
+        await self._log.close()
 
     async def status(self) -> dict[str, Any]:
         """Figures for health and stats; answers only while the loop is alive."""
@@ -126,6 +143,8 @@ class Writer:
                 {"breaker": pump.flusher.breaker.describe(now_ms)} for pump in self._pumps
             ),
             "rollups": self._roller.status(),
+            #: Names the rules that it goes by.
+            "control": self._control.version,
             "trouble": next((pump.trouble for pump in self._pumps if pump.trouble), None)
             or (f"figures stand still: {why}" if (why := self._roller.trouble) else None),
         }

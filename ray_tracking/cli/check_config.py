@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from ray_tracking.cli.serve_file import check_listener, read_config
+from ray_tracking.cli.serve_file import check_changes, check_listener, read_config
 from ray_tracking.settings import Settings, environment
 from ray_tracking.settings.data_dir import DEFAULT_DATA_DIR, resolve_data_dir
 
@@ -34,6 +34,7 @@ def command(file: Path | None, as_json: bool) -> None:
     settings = Settings.load(args)
     if serve is not None:
         check_listener(serve, settings)
+        check_changes(serve, settings)
     rows = {
         name: {"value": value, "source": settings.source_of(name)}
         for name, value in settings.public_dict().items()

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from ray_tracking.errors import SettingsError
 from ray_tracking.settings import Settings
+from ray_tracking.settings.changes import changed
 from ray_tracking.settings.environment import did_you_mean
 
 IMPORT_PATH = "ray_tracking.app:build"
@@ -97,6 +98,28 @@ def check_listener(serve: Mapping[str, Any], settings: Settings) -> None:
             f"http_options: {address[0]}:{address[1]} must be the same as host and port "
             f"({settings.host}:{settings.port}) while listener is serve"
         )
+
+
+def check_changes(serve: Mapping[str, Any], settings: Settings) -> None:
+    """
+    Check what is to change of the settings as soon as the application runs.
+
+    Raises:
+        SettingsError: The supervisor would refuse it.
+    """
+    for application in serve["applications"]:
+        if application["import_path"] != IMPORT_PATH:
+            continue
+        for deployment in application.get("deployments", ()):
+            name, values = deployment["name"], deployment.get("user_config")
+            if values is not None and name != "Supervisor":
+                raise SettingsError(
+                    f"deployments: user_config of {name}: belongs to Supervisor, which hands it on"
+                )
+            try:
+                changed(settings, values)
+            except SettingsError as error:
+                raise SettingsError(f"user_config: {error}") from None
 
 
 def _check_serve(path: Path, content: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from ray_tracking.http.asgi import (
     guarded,
     send_json,
 )
+from ray_tracking.http.config import Config
 from ray_tracking.http.dashboard import Dashboard
 from ray_tracking.http.dead_letters import DeadLetters
 from ray_tracking.http.figures import Figures
@@ -29,6 +30,7 @@ from ray_tracking.http.health import Health, proxy_health, proxy_routes
 from ray_tracking.http.hot import Hot, asgi
 from ray_tracking.http.ingest import Ingest
 from ray_tracking.http.leads import Leads
+from ray_tracking.http.limits import Limits
 from ray_tracking.http.live import socketio
 from ray_tracking.http.live.asyncapi import document as asyncapi_document
 from ray_tracking.http.live.events import ServerSent
@@ -128,7 +130,7 @@ async def _no_websocket(scope: Scope, receive: Receive, send: Send) -> None:
 def _starlette(ports: Ports) -> Starlette:
     query, health, letters = Query(ports), Health(ports), DeadLetters(ports)
     metrics, figures, replays = Metrics(ports), Figures(ports), Replays(ports)
-    leads = Leads(ports)
+    leads, limits, config = Leads(ports), Limits(ports), Config(ports)
     metrics, stats = Metrics(ports), Stats(ports)
     live = ServerSent(ports.hub, ports.access, ports.clock)
     openapi = document(ports.settings.public_base_url)
@@ -152,6 +154,9 @@ def _starlette(ports: Ports) -> Starlette:
             Route("/campaigns/{campaign_id:path}/events", query.events),
             Route("/campaigns/{campaign_id:path}/leads/{lead_id:path}", query.lead),
             Route("/campaigns/{campaign_id:path}/live", live.stream),
+            Route(
+                "/campaigns/{campaign_id:path}/limits", limits.one, methods=["GET", "PUT", "DELETE"]
+            ),
             Route("/dead-letters", letters.browse),
             Route("/dead-letters/redrive", letters.redrive_many, methods=["POST"]),
             Route("/dead-letters/{letter_id}", letters.one, methods=["GET", "DELETE"]),
@@ -164,6 +169,7 @@ def _starlette(ports: Ports) -> Starlette:
             Route("/metrics", metrics.show),
             Route("/metrics/tracking", stats.show),
             Route("/dashboard/tracking-metrics", stats.dashboard),
+            Route("/config", config.show),
             Route("/livez", health.live),
             Route("/readyz", health.ready),
             Route("/health/tracking", health.health),

@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -172,6 +173,10 @@ class Gatherer:
 
     def _full(self) -> Outcome:
         return Outcome(Verdict.FULL, retry_after_s=self.room_in_s())
+
+    def linger_for(self, linger_s: float) -> None:
+        """Let calls begin at most so far apart from now on."""
+        self._policy = replace(self._policy, linger_s=linger_s)
 
     @property
     def linger_s(self) -> float:

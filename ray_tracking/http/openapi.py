@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from ray_tracking import __version__
 from ray_tracking.events import MAX_BATCH_EVENTS, MODELS, EventType, Metadata
+from ray_tracking.http.limits import LimitsBody
 from ray_tracking.http.openapi_answers import ANSWERS, ref
 from ray_tracking.http.openapi_live import SCHEMAS
 from ray_tracking.http.openapi_paths import HEADERS, paths, responses
@@ -35,6 +36,7 @@ _TAGS = {
     "hits": "Pixels and tracked links, as mail clients fetch them.",
     "reading": "Campaigns: their figures, and the stored rows.",
     "replays": "Counting a campaign's figures anew from its rows.",
+    "limits": "How much single campaigns may send.",
     "leads": "Handing out and erasing what is stored of a person.",
     "dashboard": "The live web page.",
     "dead letters": "Events that Postgres refused for what they are.",
@@ -81,7 +83,7 @@ def document(base_url: str) -> dict[str, Any]:
 
 def _schemas() -> _Object:
     """The models, an event of each type around them, and the answers."""
-    models = [*dict.fromkeys(MODELS.values()), Metadata, LinkRequest, ReplayBody]
+    models = [*dict.fromkeys(MODELS.values()), Metadata, LinkRequest, ReplayBody, LimitsBody]
     _, generated = TypeAdapter.json_schemas(
         [(model, "validation", TypeAdapter(model)) for model in models],
         ref_template="#/components/schemas/{model}",

@@ -5,11 +5,12 @@ models of :mod:`ray_tracking.events`. A test holds them against real answers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from ray_tracking.events import LANES, EventType
 from ray_tracking.pipeline.letters import LetterStatus
 from ray_tracking.pipeline.replay import ReplayStatus
+from ray_tracking.settings.model import Source
 
 Schema = dict[str, Any]
 
@@ -39,6 +40,7 @@ def _or_null(schema: Schema) -> Schema:
 _STRING: Schema = {"type": "string"}
 _BOOLEAN: Schema = {"type": "boolean"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
+_LIMIT: Schema = {"type": "integer", "minimum": 1}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _URL: Schema = {"type": "string", "format": "uri"}
 _RATE = _or_null({"type": "number", "minimum": 0})
@@ -349,6 +351,44 @@ ANSWERS: dict[str, Schema] = {
             "message": _STRING,
         },
         description="The receipt.",
+    ),
+    "Limits": _object(
+        {
+            "campaignId": _STRING,
+            "maxEventsPerWindow": _LIMIT,
+            "burstCapacity": _LIMIT,
+            "rateLimitWindowMs": _LIMIT,
+            "default": _object({"maxEventsPerWindow": _LIMIT, "burstCapacity": _LIMIT}),
+            "updatedAt": _or_null(_TIME),
+        },
+        description="What a campaign may send; updatedAt is null where it has no limits of its "
+        "own. burstCapacity: single events in any second.",
+    ),
+    "Config": _object(
+        {
+            "settings": {
+                "type": "object",
+                "additionalProperties": _object(
+                    {
+                        "value": {},
+                        "source": {"enum": list(get_args(Source))},
+                        "changeable": _BOOLEAN,
+                    }
+                ),
+            },
+            "changes": {
+                "type": "array",
+                "items": _object({"at": _TIME, "name": _STRING, "old": {}, "new": {}}),
+                "description": "The last hundred.",
+            },
+            "rejected": _or_null(_object({"at": _TIME, "error": _STRING})),
+            "pending": {
+                "type": "array",
+                "items": _STRING,
+                "description": "Parts that do not go by it yet.",
+            },
+        },
+        description="The settings in force; rejected is the last change, if it was impossible.",
     ),
     "LetterStatus": {
         "enum": [status.value for status in LetterStatus],

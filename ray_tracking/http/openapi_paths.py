@@ -108,6 +108,7 @@ def paths() -> _Object:
         **_dead_letters(),
         **_replays(),
         **_leads(),
+        **_limits(campaign),
         "/campaigns/{campaign_id}/live": {
             "get": _operation(
                 "campaignLive",
@@ -169,6 +170,7 @@ def paths() -> _Object:
         },
         "/livez": {"get": _text("livez", "Is it alive")},
         "/readyz": {"get": _text("readyz", "Does it take events", why_not="Why not.")},
+        "/config": {"get": _config()},
         "/health/tracking": {"get": _health()},
         "/openapi.json": {"get": _json("openapi", "This description")},
         "/-/healthz": {"get": _text("proxyHealth", "As Ray Serve's own proxy answers it")},
@@ -500,6 +502,36 @@ def _leads() -> _Object:
         parameters=lead,
     )  # fmt: skip
     return {"/leads/{lead_id}/export": {"get": export}, "/leads/{lead_id}": {"delete": erase}}
+
+
+def _limits(campaign: _Object) -> _Object:
+    tag, answers = "limits", {"200": _answer("The limits in force.", "Limits")}
+    show = _operation(
+        "limits", tag, "What a campaign may send", "read",
+        {**answers, **_refusals(405, 422, 503)}, parameters=[campaign],
+    )  # fmt: skip
+    put = _operation(
+        "setLimits", tag, "Let a campaign send more or less than the others", "admin",
+        {**answers, **_refusals(400, 405, 409, 413, 415, 422, 503)}, parameters=[campaign],
+        requestBody={"required": True, "content": _content("LimitsBody")},
+        description="They stand in the place of those before: what is left out or null is as for "
+        "the other campaigns. In force within two seconds, and after every restart.",
+    )  # fmt: skip
+    delete = _operation(
+        "resetLimits", tag, "Let it send as much as the others again; may be repeated", "admin",
+        {**answers, **_refusals(405, 422, 503)}, parameters=[campaign],
+    )  # fmt: skip
+    return {"/campaigns/{campaign_id}/limits": {"get": show, "put": put, "delete": delete}}
+
+
+def _config() -> _Object:
+    return _operation(
+        "config",
+        "service",
+        "The settings in force, and what was changed of them",
+        "admin",
+        {"200": _answer("Secrets are masked.", "Config"), **_refusals(405, 503)},
+    )
 
 
 def _health() -> _Object:

@@ -41,6 +41,10 @@ class ReplayJobs(Protocol):
         """End the process of one that was stopped."""
 
 
+async def _nobody() -> None:
+    """There is nobody to ask."""
+
+
 @dataclass
 class Ports:
     """Everything a replica's handlers share."""
@@ -63,6 +67,8 @@ class Ports:
     affinity: Affinity
     #: ProcessingStats of the whole system; None if nobody can tell.
     stats: Callable[[], Awaitable[dict[str, Any] | None]]
+    #: The settings in force, as ``GET /config`` shows them; None if nobody can tell.
+    config: Callable[[], Awaitable[dict[str, Any] | None]] = _nobody
     rules: Sequence[Rule] = ()
     #: None where the spool is off.
     spooler: Spooler | None = None

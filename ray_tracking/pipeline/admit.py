@@ -161,6 +161,13 @@ class Partition:
         #: The entries that the windows may still need, ``(id, appended_ms)``, for each lane.
         self._recent: list[deque[tuple[EntryId, int]]] = [deque() for _ in LANES]
 
+    def change(self, policy: AdmissionPolicy) -> None:
+        """Go by other rules from now on; what was admitted stays admitted."""
+        self.policy = policy
+        self.window.change(policy.window)
+        self.rates.change(policy.rate)
+        self._late_rates.change(policy.rate)
+
     @property
     def unclear(self) -> bool:
         """Is there an append of which nobody knows whether the log has it?"""

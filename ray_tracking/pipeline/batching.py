@@ -23,6 +23,11 @@ class BatchSize:
         self._target_ms = target_ms
         self.events = most_events
 
+    def change(self, most_events: int) -> None:
+        """Other bounds from now on; it begins anew at the upper one."""
+        self._most = self.events = most_events
+        self._least = min(_LEAST_EVENTS, most_events)
+
     def note(self, events: int, took_ms: float) -> None:
         """
         A flush of so many events has taken so long.

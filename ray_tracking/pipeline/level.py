@@ -74,7 +74,7 @@ class LevelGauge:
     """
 
     def __init__(self, policy: LevelPolicy) -> None:
-        self._policy = policy
+        self.policy = policy
         self.level = Level.NORMAL
 
     def update(self, backlog: int) -> tuple[Level, Level] | None:
@@ -85,8 +85,8 @@ class LevelGauge:
             The old and the new level if they differ.
         """
         old = self.level
-        reached = self._policy.level(backlog)
-        not_left = self._policy.level(backlog, self._policy.release)
+        reached = self.policy.level(backlog)
+        not_left = self.policy.level(backlog, self.policy.release)
         self.level = max(reached, min(old, not_left))
         return (old, self.level) if self.level is not old else None
 

@@ -40,6 +40,10 @@ class ModeGauge:
         self._pinned = pinned
         self.mode = pinned or Mode.HYBRID
 
+    def change(self, threshold_per_s: float, pinned: Mode | None) -> None:
+        """Go by another threshold, or another choice, from the next update on."""
+        self._threshold_per_s, self._pinned = threshold_per_s, pinned
+
     def update(self, level: Level, per_s: float, backlog: int) -> tuple[Mode, Mode] | None:
         """
         Take new figures in.

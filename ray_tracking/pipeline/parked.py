@@ -44,6 +44,10 @@ class Budget:
     def __len__(self) -> int:
         return len(self._spent)
 
+    def change(self, policy: RatePolicy) -> None:
+        """Go by other limits from now on; what was spent stays spent."""
+        self._policy = policy
+
     def knows(self, where: Where, until_ms: float | None) -> None:
         """
         A stream of another lane was read up to a time.
@@ -81,13 +85,14 @@ class Budget:
         if known_to_ms < header.appended_ms:
             return False
         counts = Counter(array("H", header.key_index))
-        wanted = [(self._of(header.keys[key]), count) for key, count in counts.items()]
-        for spent, count in wanted:
+        wanted = [(header.keys[key], count) for key, count in counts.items()]
+        for key, count in wanted:
+            spent = self._of(key)
             spent.expire(now_ms)
-            if spent.total and spent.total + count > self._policy.max_events:
+            if spent.total and spent.total + count > self._policy.of(key)[0]:
                 return False
-        for spent, count in wanted:
-            spent.add(now_ms, count)
+        for key, count in wanted:
+            self._of(key).add(now_ms, count)
         return True
 
     def _of(self, key: str) -> Sliding:
@@ -95,6 +100,8 @@ class Budget:
         if spent is None:
             spent = self._spent[key] = Sliding(self._policy.window_ms)
         else:
+            if spent.window_ms != self._policy.window_ms:
+                spent = self._spent[key] = spent.over(self._policy.window_ms)
             self._spent.move_to_end(key)
         return spent
 

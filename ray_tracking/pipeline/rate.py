@@ -9,10 +9,19 @@ to one slot late.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 SLOTS_PER_WINDOW = 100
 BURST_WINDOW_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignLimits:
+    """What one campaign may send; None: as much as the others."""
+
+    max_events: int | None = None
+    burst: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,15 @@ class RatePolicy:
     max_events: int = 10_000
     window_ms: int = 60_000
     burst: int = 500
+    #: The campaigns that have limits of their own.
+    campaigns: Mapping[str, CampaignLimits] = field(default_factory=dict, hash=False)
+
+    def of(self, key: str) -> tuple[int, int]:
+        """The two limits of a campaign: in a window, and single events in a second."""
+        own = self.campaigns.get(key)
+        if own is None:
+            return self.max_events, self.burst
+        return own.max_events or self.max_events, own.burst or self.burst
 
 
 @dataclass(slots=True)
@@ -64,6 +82,13 @@ class Sliding:
                 self.total -= 1
                 return
 
+    def over(self, window_ms: int) -> Sliding:
+        """The same events in a window of another length."""
+        other = Sliding(window_ms)
+        for start, count in self.slots:
+            other.add(start, count)
+        return other
+
     def wait_ms(self, limit: int, now_ms: int) -> int:
         """How long until one more fits under the limit; 0 when it does now."""
         surplus = self.total + 1 - limit
@@ -81,7 +106,7 @@ class RateLimits:
     The rates of all campaigns of one partition.
 
     Args:
-        policy: The limits, the same for each campaign.
+        policy: The limits.
     """
 
     def __init__(self, policy: RatePolicy) -> None:
@@ -93,6 +118,10 @@ class RateLimits:
     def __len__(self) -> int:
         return len(self._rates)
 
+    def change(self, policy: RatePolicy) -> None:
+        """Go by other limits from now on; what was charged stays charged."""
+        self._policy = policy
+
     def charge(self, key: str, *, single: bool, now_ms: int) -> float:
         """
         Take one event of a campaign's budget, or say in how many seconds there will be one.
@@ -100,16 +129,16 @@ class RateLimits:
         Returns:
             0 when the event was charged; otherwise nothing was.
         """
-        policy = self._policy
+        max_events, max_burst = self._policy.of(key)
         window, burst = self._of(key)
         window.expire(now_ms)
         wait_ms = 0
-        if window.total >= policy.max_events:
-            wait_ms = window.wait_ms(policy.max_events, now_ms)
+        if window.total >= max_events:
+            wait_ms = window.wait_ms(max_events, now_ms)
         if single:
             burst.expire(now_ms)
-            if burst.total >= policy.burst:
-                wait_ms = max(wait_ms, burst.wait_ms(policy.burst, now_ms))
+            if burst.total >= max_burst:
+                wait_ms = max(wait_ms, burst.wait_ms(max_burst, now_ms))
         if wait_ms:
             return wait_ms / 1000
         if window.add(now_ms, 1):
@@ -142,7 +171,7 @@ class RateLimits:
         """
         window, _ = self._of(key)
         at_ms = min(at_ms, now_ms)
-        fits = window.total < self._policy.max_events
+        fits = window.total < self._policy.of(key)[0]
         if at_ms > now_ms - self._policy.window_ms and fits and window.add(at_ms, 1):
             self._rates.move_to_end(key)
 
@@ -161,4 +190,6 @@ class RateLimits:
         if rates is None:
             rates = (Sliding(self._policy.window_ms), Sliding(BURST_WINDOW_MS))
             self._rates[key] = rates
+        elif rates[0].window_ms != self._policy.window_ms:
+            rates = self._rates[key] = (rates[0].over(self._policy.window_ms), rates[1])
         return rates

@@ -60,9 +60,13 @@ def same_event(policy: WindowPolicy, new: Submission, old_id: bytes, old_occurre
 class _Bucket:
     """Columns instead of objects: about 200 bytes an identity, most of them the dict's."""
 
-    __slots__ = ("entries", "entry", "event_ids", "first", "index", "occurred_us", "older")
+    __slots__ = (
+        "end_ms", "entries", "entry", "event_ids", "first", "index", "occurred_us", "older",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, end_ms: int) -> None:
+        #: Everything in it was received before.
+        self.end_ms = end_ms
         self.first: dict[bytes, int] = {}
         #: Slot of the next older event with the same hash; few have one.
         self.older: dict[int, int] = {}
@@ -113,6 +117,7 @@ class Window:
     def __init__(self, policy: WindowPolicy) -> None:
         self._policy = policy
         self._bucket_ms = max(1, policy.longest_ms // BUCKETS_PER_WINDOW)
+        #: By the Unix time in milliseconds at which each begins.
         self._buckets: dict[int, _Bucket] = {}
         self._size = 0
         #: Identities forgotten before their time because there were too many.
@@ -122,6 +127,15 @@ class Window:
 
     def __len__(self) -> int:
         return self._size
+
+    def change(self, policy: WindowPolicy) -> None:
+        """
+        Go by another window from now on.
+
+        A longer one reaches back to what was still remembered, and grows from there.
+        """
+        self._policy = policy
+        self._bucket_ms = max(1, policy.longest_ms // BUCKETS_PER_WINDOW)
 
     def find(self, submission: Submission) -> Seen | None:
         """The event that this one repeats, if there is one in the window."""
@@ -136,37 +150,41 @@ class Window:
         """Hold the events of an entry that is in the log."""
         if not submissions:
             return
-        numbers = [received_ms(s.event_id) // self._bucket_ms for s in submissions]
-        if min(numbers) == max(numbers):
-            self._bucket(numbers[0]).add(submissions, entry, range(len(submissions)))
+        width_ms = self._bucket_ms
+        starts = [(at := received_ms(s.event_id)) - at % width_ms for s in submissions]
+        if min(starts) == max(starts):
+            self._bucket(starts[0]).add(submissions, entry, range(len(submissions)))
         else:
-            for index, number in enumerate(numbers):
-                self._bucket(number).add(submissions[index : index + 1], entry, [index])
+            for index, start_ms in enumerate(starts):
+                self._bucket(start_ms).add(submissions[index : index + 1], entry, [index])
         self._size += len(submissions)
         while self._size > self._policy.max_ids and len(self._buckets) > 1:
             oldest = min(self._buckets)
+            end_ms = self._buckets[oldest].end_ms
             self.evicted_early += self._drop(oldest)
-            end_ms = (oldest + 1) * self._bucket_ms
             self._evicted_before_ms = max(self._evicted_before_ms, end_ms)
 
     def expire(self, now_ms: int) -> None:
         """Forget the buckets that lie wholly before the window."""
         # One bucket more than the window: an event may have been on its way for a while.
-        horizon = (now_ms - self._policy.longest_ms) // self._bucket_ms - 1
-        for number in [number for number in self._buckets if number < horizon]:
-            self._drop(number)
+        horizon_ms = now_ms - self._policy.longest_ms - self._bucket_ms
+        for start_ms in [at for at, bucket in self._buckets.items() if bucket.end_ms <= horizon_ms]:
+            self._drop(start_ms)
 
     def effective_ms(self, now_ms: int) -> int:
         """How far back the window really reaches: less than asked for after an eviction."""
         return max(0, min(self._policy.longest_ms, now_ms - self._evicted_before_ms))
 
-    def _bucket(self, number: int) -> _Bucket:
-        bucket = self._buckets.get(number)
+    def _bucket(self, start_ms: int) -> _Bucket:
+        end_ms = start_ms + self._bucket_ms
+        bucket = self._buckets.get(start_ms)
         if bucket is None:
-            bucket = self._buckets[number] = _Bucket()
+            bucket = self._buckets[start_ms] = _Bucket(end_ms)
+        # One of a shorter window may begin where one of ours does.
+        bucket.end_ms = max(bucket.end_ms, end_ms)
         return bucket
 
-    def _drop(self, number: int) -> int:
-        dropped = len(self._buckets.pop(number).occurred_us)
+    def _drop(self, start_ms: int) -> int:
+        dropped = len(self._buckets.pop(start_ms).occurred_us)
         self._size -= dropped
         return dropped

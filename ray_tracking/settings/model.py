@@ -36,7 +36,7 @@ from ray_tracking.settings.masking import masked
 from ray_tracking.settings.presets import PRESETS, PresetName
 from ray_tracking.settings.whole import contradictions
 
-Source = Literal["default", "preset", "file", "environment"]
+Source = Literal["default", "preset", "file", "environment", "user_config"]
 
 #: Two ways to name one server: the environment's way replaces the file's as a whole.
 _REDIS_ADDRESS = {
@@ -125,6 +125,7 @@ class Settings(BaseModel):
     failpoints_dir: Path | None = None
 
     _from_environment: frozenset[str] = PrivateAttr(default=frozenset())
+    _changed: frozenset[str] = PrivateAttr(default=frozenset())
 
     @classmethod
     def load(
@@ -176,6 +177,23 @@ class Settings(BaseModel):
             raise SettingsError("; ".join(wrong))
         return settings._derive(data_dir=resolve_data_dir(settings.data_dir))
 
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """
+        A copy with other values, which count as said last: they go before the environment.
+
+        Raises:
+            SettingsError: Something is unknown or impossible.
+        """
+        fields = type(self).model_fields
+        explicit = {name: getattr(self, name) for name in fields if name in self.model_fields_set}
+        copy = type(self).model_validate({**explicit, **values})
+        if wrong := list(contradictions(copy, {})):
+            raise SettingsError("; ".join(wrong))
+        copy = copy._derive(data_dir=self.data_dir)
+        copy._from_environment = self._from_environment - values.keys()
+        copy._changed = frozenset(values)
+        return copy
+
     def _derive(self, **values: Any) -> Self:
         """A copy with values that count as found by us, not as written by the user."""
         explicit = frozenset(self.model_fields_set)
@@ -203,6 +221,8 @@ class Settings(BaseModel):
 
     def source_of(self, name: str) -> Source:
         """Where the value of one setting comes from; ``file`` is the YAML's args."""
+        if name in self._changed:
+            return "user_config"
         if name in self._from_environment:
             return "environment"
         if name in self.model_fields_set:

@@ -14,6 +14,7 @@ from ray_tracking.stores.database import open_pool
 from ray_tracking.stores.dead_letters import DeadLetterStore
 from ray_tracking.stores.erase import Leads
 from ray_tracking.stores.figures import Figures, answered
+from ray_tracking.stores.limits import LimitStore
 from ray_tracking.stores.replays import ReplayStore
 from ray_tracking.stores.rollups import Rollups
 from ray_tracking.stores.verify import Verifier
@@ -71,6 +72,7 @@ class Queries:
         self.verifier = Verifier(pool)
         self.replays = ReplayStore(pool)
         self.leads = Leads(pool)
+        self.limits = LimitStore(pool)
 
     @classmethod
     async def open(cls, url: str, schema: str) -> Queries:

@@ -109,6 +109,14 @@ def test_a_serve_file_gives_the_args_of_our_application(tmp_path: Path) -> None:
         (SERVE.replace("app:build", "application:build"), "must hold one with import_path"),
         (SERVE + "    deployments: [{name: Ingres}]\n", "did you mean Ingress?"),
         (
+            SERVE + "    deployments: [{name: Supervisor, user_config: {burst_capacity: 0}}]\n",
+            "user_config: burst_capacity: 0 is not possible",
+        ),
+        (
+            SERVE + "    deployments: [{name: Ingress, user_config: {burst_capacity: 9}}]\n",
+            "user_config of Ingress: belongs to Supervisor",
+        ),
+        (
             SERVE + "    deployments: [{name: Ingress, autoscaling_config: {minimum: 1}}]\n",
             "applications[0].deployments[0].autoscaling_config.minimum: unknown key",
         ),

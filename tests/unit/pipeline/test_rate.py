@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ray_tracking.pipeline.rate import (
     BURST_WINDOW_MS,
     SLOTS_PER_WINDOW,
+    CampaignLimits,
     RateLimits,
     RatePolicy,
 )
@@ -235,3 +237,27 @@ def test_an_idle_campaign_is_forgotten() -> None:
 
     rates.expire(4000)
     assert len(rates) == 0
+
+
+def test_a_campaign_with_limits_of_its_own_goes_by_those() -> None:
+    own = {"c1": CampaignLimits(max_events=2), "c2": CampaignLimits(burst=1)}
+    rates = RateLimits(replace(POLICY, campaigns=own))
+
+    assert [charge(rates, 0) > 0 for _ in range(3)] == [False, False, True]
+    assert [charge(rates, 0, key="c2", single=True) > 0 for _ in range(2)] == [False, True]
+    assert [charge(rates, 0, key="c3") > 0 for _ in range(7)] == [False] * 6 + [True]
+
+
+def test_what_was_charged_counts_under_other_limits_too() -> None:
+    rates = RateLimits(POLICY)
+    for at_ms in (10_000, 11_000, 12_000):
+        assert not charge(rates, at_ms)
+
+    rates.change(replace(POLICY, max_events=3))
+    assert charge(rates, 12_000)
+    rates.change(replace(POLICY, max_events=3, window_ms=1500))
+    assert not charge(rates, 12_600)
+    assert not charge(rates, 12_600)
+    assert charge(rates, 12_600)
+    rates.change(replace(POLICY, max_events=3, window_ms=60_000))
+    assert charge(rates, 20_000)

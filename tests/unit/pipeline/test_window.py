@@ -224,3 +224,32 @@ def test_an_entry_is_remembered_as_its_events_one_by_one(
             asked = submission(99, digest=digest, at_ms=NOW_MS + at_ms, identity=Identity.EXACT)
             found, expected = whole.find(asked), single.find(asked)
             assert (found and found.event_id) == (expected and expected.event_id)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(0, 400), st.integers(50, 5000)), max_size=40)
+)
+def test_a_window_that_changes_forgets_nothing_within_the_shortest_of_late(
+    steps: list[tuple[int, int, int]],
+) -> None:
+    """And knows nothing that the window of the moment does not reach."""
+    window, now_ms = Window(WindowPolicy(1000, 1000)), NOW_MS
+    first: dict[int, int] = {}
+    #: Since each was remembered.
+    shortest: dict[int, int] = {}
+    length = 1000
+    for n, (digest, later_ms, new_length) in enumerate(steps):
+        now_ms += later_ms
+        window.expire(now_ms)
+        new = submission(n, at_ms=now_ms, digest=digest, identity=Identity.EXACT)
+        age_ms = now_ms - first.get(digest, 0)
+        if window.find(new) is None:
+            assert age_ms >= min(length, shortest.get(digest, 0))
+            window.remember([new], (3, 1, 7, n))
+            first[digest], shortest[digest] = now_ms, length
+        else:
+            assert age_ms < length
+        if n % 3 == 0:
+            length = new_length
+            window.change(WindowPolicy(length, length))
+            shortest = {digest: min(was, length) for digest, was in shortest.items()}
