@@ -25,7 +25,7 @@ from ray_tracking.clock import node_clock
 from ray_tracking.errors import SettingsError, Unavailable
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
-from ray_tracking.http.listener import Listener
+from ray_tracking.http.listener import Listener, listener_options
 from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.metrics import exposition
@@ -231,6 +231,7 @@ class IngressReplica:
                 self._app.hot,
                 goodbye=self._hub.say_goodbye,
                 affinity=self._ports.affinity,
+                **listener_options(self._ports),
             )
             await self._listener.start()
         garbage.settle()

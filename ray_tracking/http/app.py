@@ -26,6 +26,7 @@ from ray_tracking.http.config import Config
 from ray_tracking.http.dashboard import Dashboard
 from ray_tracking.http.dead_letters import DeadLetters
 from ray_tracking.http.figures import Figures
+from ray_tracking.http.headers import closed, for_origins, plain
 from ray_tracking.http.health import Health, proxy_health, proxy_routes
 from ray_tracking.http.hot import Hot, asgi
 from ray_tracking.http.ingest import Ingest
@@ -80,6 +81,7 @@ class App:
         # A protocol of its own, by whatever method.
         self._socket_io = socket_io
         self._rest = _starlette(ports)
+        self._answer = for_origins(self._answered, origins)
 
     def hot(self, method: str, path: str) -> Hot | None:
         """Who takes such a request without a task of its own, if somebody does."""
@@ -97,20 +99,23 @@ class App:
             return
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
-            return
+        elif scope["path"] == socketio.PATH:
+            await self._socket_io(scope, receive, plain(send))  # which knows the origins
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         route = self._exact.get(path)
         if route is None:
-            if path == socketio.PATH:
-                await self._socket_io(scope, receive, send)
-                return
             for prefix, candidate in self._prefixed:
                 if path.startswith(prefix):
                     route = candidate
                     break
             else:
-                await self._rest(scope, receive, send)
+                await self._rest(scope, receive, closed(send))
                 return
+        send = plain(send)
         handler, methods = route
         if scope["method"] not in methods:
             allowed = ", ".join(sorted(methods))

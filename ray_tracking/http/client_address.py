@@ -1,7 +1,8 @@
 """
 Whose address is a request's, when there are proxies in front of us?
 
-The peer of the connection cannot be forged; ``X-Forwarded-For`` can. Each proxy
+The peer of the connection cannot be forged; ``X-Forwarded-For``, or ``Forwarded`` where there
+is none (RFC 7239), can. Each proxy
 appends the address that it saw, so the header is believed from the right, and only as
 far as the hops are proxies that the operator trusts: the right-most hop that is not
 trusted is the client. With no trusted proxies, or a peer that is none of them, the
@@ -17,7 +18,8 @@ socket shows an IPv4 client as ``::ffff:192.0.2.1``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from functools import lru_cache
 from ipaddress import (
     IPv4Address,
@@ -28,13 +30,14 @@ from ipaddress import (
     ip_interface,
     ip_network,
 )
-from typing import Final
+from typing import Any, Final
 
 from ray_tracking.errors import SettingsError
 
 MAX_HOPS: Final = 32
 # The longest: an IPv6 address with an embedded IPv4 one, a zone, brackets and a port.
 _MAX_HOP_CHARS: Final = 80
+_FOR: Final = re.compile(r'(?:^|;)\s*for="?([^";,\s]*)"?\s*(?:;|$)', re.IGNORECASE)
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 _Address = IPv4Address | IPv6Address
@@ -59,6 +62,11 @@ class TrustedProxies:
 
     def __bool__(self) -> bool:
         return bool(self._networks)
+
+    def trusts(self, address: str) -> bool:
+        """Whether an address, as the server gives it, is one of them."""
+        parsed = _parse_hop(address)
+        return parsed is not None and parsed in self
 
     def __contains__(self, address: _Address) -> bool:
         return any(address in network for network in self._networks)
@@ -86,6 +94,30 @@ def client_address(
             break
         client = address
     return str(client)
+
+
+def of_request(scope: MutableMapping[str, Any], trusted: TrustedProxies) -> str | None:
+    """The same for a request, from its ASGI scope."""
+    peer = scope["client"][0] if scope.get("client") else None
+    if not trusted:
+        return client_address(peer, (), trusted)
+    lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    if not lines:
+        lines = [
+            hop
+            for name, value in scope["headers"]
+            if name == b"forwarded"
+            for hop in _hops_of_forwarded(value)
+        ]
+    return client_address(peer, lines, trusted)
+
+
+def _hops_of_forwarded(line: bytes) -> list[str]:
+    """The ``for`` of each element; what is none, or holds a comma, is garbage."""
+    # No further than is read, as above.
+    elements = line.decode("latin-1").rsplit(",", MAX_HOPS)[-MAX_HOPS:]
+    found = [_FOR.search(element[:512]) for element in elements]
+    return [match[1].strip('"') if match else "" for match in found]
 
 
 def _from_the_right(forwarded: Sequence[bytes | str]) -> Iterator[str]:

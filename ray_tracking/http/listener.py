@@ -22,8 +22,10 @@ from typing import Any
 import uvicorn
 
 from ray_tracking.errors import StartError
+from ray_tracking.http.connections import ConnectionPolicy, Peers, is_local
 from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.live.protocol import MAX_MESSAGE_BYTES, WebSocketProtocol
+from ray_tracking.http.ports import Ports
 from ray_tracking.http.protocol import Protocol, Route
 
 _BACKLOG = 2048
@@ -32,6 +34,8 @@ _BACKLOG = 2048
 _IDLE_FOR_S = 1.0
 #: Requests that are still running so long after that are cut off.
 _GRACE_S = 7
+#: How often it looks for clients that take too long.
+_LOOK_EVERY_S = 1.0
 
 
 Goodbye = Callable[[], Awaitable[None]]
@@ -103,6 +107,9 @@ class Listener:
         hot: Who takes requests that need no task of their own.
         goodbye: Ends what would go on for ever: live connections.
         affinity: Says which connections belong to another replica of this node.
+        policy: How many clients there may be, and how long each may take.
+        is_exempt: Which addresses may have any number of connections: they speak for many.
+        cors: Whether pages of other origins get answers of their own.
     """
 
     def __init__(
@@ -114,7 +121,12 @@ class Listener:
         *,
         goodbye: Goodbye | None = None,
         affinity: Affinity | None = None,
+        policy: ConnectionPolicy | None = None,
+        is_exempt: Callable[[str], bool] = is_local,
+        cors: bool = False,
     ) -> None:
+        policy = policy or ConnectionPolicy()
+        peers = Peers(policy.max_per_client, is_exempt)
         self._sockets = _bind(host, port)
         if affinity is not None:
             # Its own port, where the others hand on to.
@@ -124,7 +136,7 @@ class Listener:
         config = uvicorn.Config(
             app,
             loop="none",
-            http=Protocol.of(hot, affinity),
+            http=Protocol.of(hot, affinity, policy, peers, cors=cors),
             ws=WebSocketProtocol,
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,
@@ -140,6 +152,7 @@ class Listener:
         )
         self._server = _Server(config, goodbye)
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Return when connections are accepted."""
@@ -149,14 +162,39 @@ class Listener:
                 await self._task
                 raise StartError("the listener did not start")
             await asyncio.sleep(0.01)
+        self._looking = asyncio.create_task(self._look_around())
 
     async def stop(self) -> None:
         """Accept no more, let what is running finish, close."""
+        if self._looking is not None:
+            self._looking.cancel()
         self._server.should_exit = True
         if self._task is not None:
             await self._task
         for listening in self._sockets:
             listening.close()
+
+    async def _look_around(self) -> None:
+        """Give up clients that take too long, for as long as the listener is there."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            now_s = time.monotonic()
+            for connection in list(self._server.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.look(now_s)
+
+
+def listener_options(ports: Ports) -> dict[str, Any]:
+    """What the settings say of connections, for a :class:`Listener`."""
+    settings = ports.settings
+    return {
+        "policy": ConnectionPolicy(
+            max_connections=settings.max_connections,
+            max_per_client=settings.max_connections_per_client,
+        ),
+        "is_exempt": lambda address: is_local(address) or ports.proxies.trusts(address),
+        "cors": bool(settings.cors_origins),
+    }
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:

@@ -61,7 +61,7 @@ def responses() -> _Object:
         "413": _answer("The body is too large, or the batch has too many events.", "Error"),
         "415": _answer("A body of another type; the text names the header to send.", "Error"),
         "422": _answer("Something is not valid.", "Invalid", invalid=examples.INVALID),
-        "429": _answer("Over the campaign's rate.", "ComeAgain", "Retry-After"),
+        "429": _answer("Over the rate of campaign or client.", "ComeAgain", "Retry-After"),
         "503": _answer("Full, or out of reach. Come again.", "ComeAgain", "Retry-After"),
     }
 
@@ -74,7 +74,7 @@ def _operation(
     operation_id: str, tag: str, summary: str, scope: str | None, responses: _Object, **more: Any
 ) -> _Object:
     if scope is not None:
-        responses = responses | _refusals(401, 403)
+        responses = _refusals(401, 403, 429) | responses
     return {
         "operationId": operation_id,
         "tags": [tag],

@@ -92,8 +92,14 @@ class Ports:
         self.requests = Room(self.settings.max_buffer_size, MAX_REQUEST_BYTES)
         self.turns = Turns()
         self.intake = Intake(self.gatherer, self.spooler)
-        self.access = Access(self.settings.api_keys, self.settings.public_base_url, self.clock)
         self.proxies = TrustedProxies(self.settings.trusted_proxies)
+        self.access = Access(
+            self.settings.api_keys,
+            self.settings.public_base_url,
+            self.clock,
+            proxies=self.proxies,
+            requests_per_s=self.settings.max_requests_per_client,
+        )
         self.erased = ErasedLeads(self.queries)
 
     def mint_many(self, count: int) -> tuple[list[bytes], float]:

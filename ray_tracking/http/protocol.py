@@ -10,14 +10,26 @@ path, a request behind another one, a client that does not read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import httptools
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ray_tracking.http.asgi import Headers
+from ray_tracking.http.connections import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_REQUEST_BYTES,
+    ConnectionPolicy,
+    Peers,
+    Phase,
+)
 from ray_tracking.http.handover import hand_over
+from ray_tracking.http.headers import NOSNIFF
 from ray_tracking.http.hot import Hot, run
 from ray_tracking.http.live.affinity import Affinity
 
@@ -25,6 +37,11 @@ from ray_tracking.http.live.affinity import Affinity
 Route = Callable[[str, str], Hot | None]
 
 _LONGEST_BODY_BYTES = 16 * 1024
+#: Who was refused may have more to say; what is not read at all would reset the connection before
+#: the refusal is read.
+_LINGER_S = 1.0
+_NOSNIFF_LINE = b"%b: %b\r\n" % NOSNIFF
+_NO_HTTP = "the request is not valid HTTP"
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
@@ -103,7 +120,7 @@ class HotCycle:
             return
         self.response_complete = True
         protocol = self._protocol
-        parts = [_STATUS_LINES[status]]
+        parts = [_STATUS_LINES[status], _NOSNIFF_LINE]
         for name, value in protocol.server_state.default_headers:
             parts.append(b"%b: %b\r\n" % (name, value))
             self.keep_alive = self.keep_alive and name != b"connection"
@@ -118,21 +135,52 @@ class HotCycle:
         protocol.on_response_complete()
 
 
+class _TooLong(Exception):
+    """A head that is longer than a head may be."""
+
+
 class Protocol(HttpToolsProtocol):
     """Of one connection."""
 
     affinity: Affinity | None = None
+    policy = ConnectionPolicy()
+    peers: Peers | None = None
+    #: Requests with one of these are not plain.
+    unusual = frozenset({b"transfer-encoding"})
+
+    #: All that has come in; and how much of it before the request that it now comes for.
+    _read_bytes = 0
+    _began_bytes = 0
+    _refused = False
+    _entered: str | None = None
+    #: What it was last seen in, since when, and what had come in by then.
+    _seen: tuple[Phase, Any] = (Phase.IDLE, None)
+    _seen_at_s: float | None = None
+    _seen_bytes = 0
 
     @classmethod
-    def of(cls, hot: Route | None, affinity: Affinity | None) -> type[Protocol]:
+    def of(
+        cls,
+        hot: Route | None,
+        affinity: Affinity | None,
+        policy: ConnectionPolicy,
+        peers: Peers,
+        *,
+        cors: bool = False,
+    ) -> type[Protocol]:
         """
         The protocol of a listener.
 
         Args:
             hot: Who takes requests that need no task.
             affinity: Says which connections belong to another replica of this node.
+            policy: How long clients may take.
+            peers: How many connections each has.
+            cors: Whether pages of other origins get answers of their own.
         """
-        own: dict[str, Any] = {"affinity": affinity}
+        own: dict[str, Any] = {"affinity": affinity, "policy": policy, "peers": peers}
+        if cors:
+            own["unusual"] = cls.unusual | {b"origin"}
         if hot is not None:
             own["route"] = staticmethod(hot)
         return type("_Protocol", (cls,), own)
@@ -145,18 +193,55 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Uvicorn writes the head and the body of an answer one after the other.
         super().connection_made(_Corked(transport))  # type: ignore[arg-type]
+        if not self._is_admitted():
+            self._refuse(503, "too many connections", (b"retry-after: 1\r\n",))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read on, or hand the connection on to the replica that it belongs to."""
+        if self._refused:
+            return
         if self.affinity is not None and self._is_between_requests():
             port = self.affinity.other_port(data)
             if port is not None:
                 self._hand_over(port, data)
                 return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        before, scope = self._read_bytes, self.scope
+        self._read_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                return
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _TooLong):
+                self._refuse(431, str(error.__context__))
+            else:
+                self._refuse(400, _NO_HTTP)
+            return
+        if self.scope is not scope:
+            self._began_bytes = before
+        if self._read_bytes - self._began_bytes > MAX_HEAD_BYTES:
+            self._check_length()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Have the rest done by the protocol of sockets, which counts as the same connection."""
+        super().handle_websocket_upgrade()
+        protocol: Any = self.transport.get_protocol()
+        if self._entered is not None:
+            protocol.when_lost = self._leave
 
     def on_headers_complete(self) -> None:
         """Go the short way, or uvicorn's."""
+        if len(self.headers) > MAX_HEADERS:
+            raise _TooLong(f"more than {MAX_HEADERS} headers")
+        if self._read_bytes - self._began_bytes > MAX_HEAD_BYTES:
+            self._check_head()
         hot = self._find_hot()
         if hot is None:
             super().on_headers_complete()
@@ -170,6 +255,105 @@ class Protocol(HttpToolsProtocol):
         if type(cycle) is HotCycle and not cycle.response_complete:
             cycle.run()
 
+    # -- clients that take too much ----------------------------------------------
+
+    def look(self, now_s: float) -> None:
+        """Called every now and then: give up a client that has had its time."""
+        phase, mark = seen = self._phase()
+        before, mark_before = self._seen
+        # Another scope of the same content is another request.
+        same = mark == mark_before if phase is Phase.STUCK else mark is mark_before
+        if self._seen_at_s is None or phase is not before or not same:
+            self._seen, self._seen_at_s, self._seen_bytes = seen, now_s, self._read_bytes
+            return
+        came_bytes = self._read_bytes - self._seen_bytes
+        if self._refused or not self.policy.is_overdue(phase, now_s - self._seen_at_s, came_bytes):
+            return
+        if phase in (Phase.HEAD, Phase.BODY):
+            self._refuse(408, f"{phase.value} took too long")
+        elif phase is Phase.STUCK:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _phase(self) -> tuple[Phase, Any]:
+        """What is being waited for, and by what it is known as the same."""
+        scope: Any = self.scope
+        cycle: Any = self.cycle
+        if scope is not None and "method" not in scope:
+            return Phase.HEAD, scope
+        if scope is None or cycle is None:
+            return Phase.IDLE, scope
+        if cycle.more_body and not self.flow.read_paused:
+            return Phase.BODY, scope
+        if self.flow.write_paused:
+            # As long as the client reads, there is another number each time.
+            return Phase.STUCK, self.transport.get_write_buffer_size()
+        return (Phase.IDLE if cycle.response_complete else Phase.BUSY), scope
+
+    def _is_admitted(self) -> bool:
+        if len(self.connections) > self.policy.max_connections:
+            return False
+        if self.peers is None or self.client is None:
+            return True
+        if not self.peers.enter(self.client[0]):
+            return False
+        self._entered = self.client[0]
+        return True
+
+    def _leave(self) -> None:
+        if self.peers is not None and self._entered is not None:
+            self.peers.leave(self._entered)
+        self._entered = None
+
+    def _check_head(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD_BYTES:
+            raise _TooLong(f"a head of more than {MAX_HEAD_BYTES} bytes")
+
+    def _check_length(self) -> None:
+        """Refuse what goes on for ever, while it comes in."""
+        phase, _ = self._phase()
+        if phase is Phase.HEAD:
+            self._refuse(431, f"a head of more than {MAX_HEAD_BYTES} bytes")
+        elif phase is Phase.BODY and (
+            self._read_bytes - self._began_bytes > MAX_REQUEST_BYTES
+            or len(self.headers) > MAX_HEADERS
+        ):
+            self._refuse(413, f"a request of more than {MAX_REQUEST_BYTES} bytes")
+
+    def _refuse(self, status: int, text: str, more: tuple[bytes, ...] = ()) -> None:
+        """Say why, and read no more. Whoever works on the request hears that its client left."""
+        self._refused = True
+        self._unset_keepalive_if_required()
+        cycle: Any = self.cycle
+        answered = cycle is not None and not cycle.response_complete and self.scope is not None
+        begun = answered and getattr(cycle, "response_started", False)
+        if cycle is not None and cycle.response_complete and cycle.more_body:
+            begun = True  # it was answered before it was whole
+        if answered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        transport: Any = self.transport
+        if not begun:
+            body = orjson.dumps({"success": False, "error": text})
+            transport.write(
+                b"".join(
+                    [
+                        _STATUS_LINES[status],
+                        b"content-type: application/json\r\n",
+                        _NOSNIFF_LINE,
+                        *more,
+                        b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body),
+                        body,
+                    ]
+                )
+            )
+        plain = transport.uncork()
+        with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
+            plain.write_eof()
+        self.loop.call_later(_LINGER_S, plain.abort)
+
     def _is_between_requests(self) -> bool:
         # What comes after an early answer may still be the body of its request.
         cycle: Any = self.cycle
@@ -179,6 +363,7 @@ class Protocol(HttpToolsProtocol):
 
     def _hand_over(self, port: int, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._leave()
         self.connections.discard(self)
         self.transport.pause_reading()
         corked: Any = self.transport
@@ -206,7 +391,7 @@ class Protocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value)  # the parser has seen that it is a number
-            elif name == b"transfer-encoding":
+            elif name in self.unusual:
                 return None
         if length > min(hot.limit_bytes, _LONGEST_BODY_BYTES):
             return None

@@ -30,7 +30,7 @@ from ray_tracking.http.asgi import (
     read_body,
     send_json,
 )
-from ray_tracking.http.client_address import client_address
+from ray_tracking.http.client_address import of_request
 from ray_tracking.http.hot import Hot, Reply
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
@@ -309,7 +309,7 @@ class Tracking:
             "timestamp": iso_utc(datetime.fromtimestamp(now_s, UTC)),
             **link,
         }
-        if address := _client_of(scope, ports):
+        if address := of_request(scope, ports.proxies):
             data["ipAddress"] = address
         if agent := _clean_agent(header(scope, b"user-agent")):
             data["userAgent"] = agent
@@ -333,12 +333,6 @@ def _token(scope: Scope, prefix: str) -> str:
         return ""  # more than anybody adds to a link
     token: str = query.get("t", [""])[0]
     return token
-
-
-def _client_of(scope: Scope, ports: Ports) -> str | None:
-    peer = scope["client"][0] if scope.get("client") else None
-    forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    return client_address(peer, forwarded, ports.proxies)
 
 
 def _clean_agent(agent: str | None) -> str | None:

@@ -61,6 +61,11 @@ class Settings(BaseModel):
     base_url: kinds.WebUrl | None = None
     trusted_proxies: kinds.Networks = ()
     cors_origins: kinds.Origins = ()
+    #: Connections of each replica: all, and those of one address that is no trusted proxy.
+    max_connections: Count = 10_000
+    max_connections_per_client: Count = 1000
+    #: Requests per second, for each client and replica; hits are never counted. Unset: any number.
+    max_requests_per_client: Count | None = None
     api_keys: kinds.ApiKeys = ()
 
     # Where the data is. Unset URLs: servers of our own, in the data directory.

@@ -32,7 +32,7 @@ from ray_tracking.errors import Unavailable
 from ray_tracking.events import LANES
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
-from ray_tracking.http.listener import Listener
+from ray_tracking.http.listener import Listener, listener_options
 from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.ports import Ports
@@ -205,6 +205,7 @@ class Service:
             self.app.hot,
             goodbye=ports.hub.say_goodbye,
             affinity=ports.affinity,
+            **listener_options(ports),
         )
         self.url = f"http://127.0.0.1:{port}"
         self.port = port

@@ -23,11 +23,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """ASGI has no word for "not now", and would cost each delivery a coroutine."""
 
     _call_when_writable: Callable[[], None] | None = None
+    #: Called when the connection is lost.
+    when_lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if (connection := transport.get_extra_info("socket")) is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.when_lost is not None:
+            self.when_lost()
+        super().connection_lost(exc)
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)

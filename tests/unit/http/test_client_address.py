@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ray_tracking.errors import SettingsError
-from ray_tracking.http.client_address import MAX_HOPS, TrustedProxies, client_address
+from ray_tracking.http.client_address import MAX_HOPS, TrustedProxies, client_address, of_request
 
 NOBODY = TrustedProxies.parse([])
 INSIDE = TrustedProxies.parse(["10.0.0.0/8", " 2001:db8:cafe::/48 ", "192.0.2.7"])
@@ -163,3 +163,34 @@ def test_a_bad_entry_stops_the_start_with_one_line_that_names_it(entry: str, lin
         TrustedProxies.parse(["10.0.0.0/8", entry])
 
     assert str(error.value) == line
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([b"for=203.0.113.9"], "203.0.113.9"),
+        ([b"For=203.0.113.9; Proto=https;by=10.0.0.1"], "203.0.113.9"),
+        ([b'proto=http;for="[2001:db8::9]:4711"'], "2001:db8::9"),
+        ([b"for=198.51.100.7, for=203.0.113.9"], "203.0.113.9"),
+        ([b"for=198.51.100.7", b"for=203.0.113.9, for=10.0.0.2"], "203.0.113.9"),
+        ([b"for=198.51.100.7, for=unknown"], "10.0.0.1"),
+        ([b"for=198.51.100.7, for=_hidden"], "10.0.0.1"),
+        ([b"for=198.51.100.7, proto=https"], "10.0.0.1"),
+        ([b'for="198.51.100.7, for=203.0.113.9'], "203.0.113.9"),
+        ([b"xfor=198.51.100.7"], "10.0.0.1"),
+        ([b""], "10.0.0.1"),
+    ],
+)
+def test_forwarded_is_read_as_the_other_header_is(lines: list[bytes], expected: str) -> None:
+    headers = [(b"forwarded", line) for line in lines]
+    scope = {"client": ("10.0.0.1", 1), "headers": headers}
+
+    assert of_request(scope, TrustedProxies.parse(["10.0.0.0/8"])) == expected
+    assert of_request(scope, TrustedProxies()) == "10.0.0.1"
+
+
+def test_where_both_are_there_the_older_one_counts() -> None:
+    headers = [(b"forwarded", b"for=198.51.100.7"), (b"x-forwarded-for", b"203.0.113.9")]
+    scope = {"client": ("10.0.0.1", 1), "headers": headers}
+
+    assert of_request(scope, TrustedProxies.parse(["10.0.0.1"])) == "203.0.113.9"
