@@ -19,12 +19,14 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from ray_tracking import failpoints, garbage, logs
+from ray_tracking.actors.autoscaling import recorded
 from ray_tracking.actors.clients import BroadcasterClient, ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
 from ray_tracking.clock import node_clock
 from ray_tracking.errors import SettingsError, Unavailable
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
+from ray_tracking.http.lag import LoopLag
 from ray_tracking.http.listener import Listener, listener_options
 from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.live.hub import Hub
@@ -41,6 +43,7 @@ from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.overview import ReplicaReport
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router
+from ray_tracking.pipeline.scaling import ReplicaLoad
 from ray_tracking.pipeline.stats import processing_stats
 from ray_tracking.settings import Settings
 from ray_tracking.settings.changes import changed
@@ -176,6 +179,9 @@ class IngressReplica:
         self._health_lock = asyncio.Lock()
         self._listener: Listener | None = None
         self._name = uuid4().hex[:12]
+        self._lag = LoopLag()
+        #: When Serve last asked, and what had been done by then: requests, events.
+        self._recorded = (time.monotonic(), 0, 0)
         #: What was changed of the settings, as the supervisor last said.
         self._changes: Mapping[str, Any] = {}
         failpoints.arm(self._settings.failpoints_dir)
@@ -223,6 +229,7 @@ class IngressReplica:
         self._app = App(self._ports)
         self._reporting = asyncio.create_task(self._report_loop())
         self._hearing = asyncio.create_task(self._ports.erased.run())
+        self._measuring = asyncio.create_task(self._lag.run())
         if settings.listener == "replica":
             self._listener = Listener(
                 self._app,
@@ -237,6 +244,26 @@ class IngressReplica:
         garbage.settle()
         return self._app
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve's autoscaling policy goes by, since it last asked."""
+        if not hasattr(self, "_ports"):
+            return recorded(ReplicaLoad())  # it has not begun
+        traffic = self._ports.traffic
+        answered = self._listener.requests if self._listener is not None else traffic.requests
+        at_s, requests, events = self._recorded
+        now_s = time.monotonic()
+        self._recorded = (now_s, answered, traffic.events)
+        over_s = max(0.1, now_s - at_s)
+        return recorded(
+            ReplicaLoad(
+                requests_per_s=(answered - requests) / over_s,
+                events_per_s=(traffic.events - events) / over_s,
+                sockets=self._hub.connections,
+                loop_lag_ms=self._lag.ms,
+                backlog=self._gatherer.room.events / self._settings.max_buffer_size,
+            )
+        )
+
     async def check_health(self) -> None:
         """The loop turns, and that is all: a part that is away must not end this one."""
 
@@ -249,6 +276,7 @@ class IngressReplica:
         await self._gatherer.drain()
         self._reporting.cancel()
         self._hearing.cancel()
+        self._measuring.cancel()
         if self._spooler is not None:
             await self._spooler.close()
         await self._shards.close()

@@ -21,6 +21,7 @@ from typing import Any
 import ray
 import structlog
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_tracking import __version__, failpoints, garbage, logs
 from ray_tracking.actors.broadcaster import Broadcaster, BroadcasterConfig
@@ -168,9 +169,12 @@ class Part:
         instance: Whose data it works on.
         kind: The plain class that becomes the actor.
         config: What the actor is made with.
+        placement: On which node, as Ray has it.
     """
 
-    def __init__(self, instance: str, kind: type[Any], config: _Config) -> None:
+    def __init__(
+        self, instance: str, kind: type[Any], config: _Config, placement: Any = "SPREAD"
+    ) -> None:
         generation = _digest(json.dumps([asdict(config), __version__, PROTOCOL], default=str))
         self.name = f"{instance}:{config.name}:v{PROTOCOL}-{generation}"
         #: What it last said of itself; None while it is silent.
@@ -184,6 +188,7 @@ class Part:
             max_task_retries=0,
             max_concurrency=1000,
             enable_task_events=False,
+            scheduling_strategy=placement,
         )(kind)
         self._handle: Any = None
         self._unanswered = 0
@@ -294,11 +299,28 @@ def plan(
         for index in range(settings.writers)
     ]
     broadcaster = BroadcasterConfig(name="broadcaster", partitions=settings.partitions, **common)
+    where = _placement(settings)
     return (
-        [Part(instance, ShardActor, config) for config in shards],
-        [Part(instance, WriterActor, config) for config in writers],
-        Part(instance, BroadcasterActor, broadcaster),
+        [Part(instance, ShardActor, config, where) for config in shards],
+        [Part(instance, WriterActor, config, where) for config in writers],
+        Part(instance, BroadcasterActor, broadcaster, where),
     )
+
+
+def _placement(settings: Settings) -> Any:
+    """
+    Over the nodes, so that one that is lost takes few along; but beside servers of our own, whose
+    sockets are on this node.
+    """
+    if settings.embedded_postgres or settings.embedded_valkey:
+        node = ray.get_runtime_context().get_node_id()
+        return NodeAffinitySchedulingStrategy(node, soft=True)
+    return "SPREAD"
+
+
+def count_nodes() -> int:
+    """How many nodes the cluster has now."""
+    return sum(bool(node["Alive"]) for node in ray.nodes())
 
 
 def _process() -> int:

@@ -21,6 +21,7 @@ import structlog
 
 from ray_tracking.actors.parts import (
     Part,
+    count_nodes,
     instance_name,
     keep_spare,
     plan,
@@ -112,6 +113,8 @@ class Supervisor:
             StartError: One line that says what is not as it must be.
         """
         settings = self._settings
+        if wrong := single_node_only(settings, await asyncio.to_thread(count_nodes)):
+            raise StartError(wrong)
         database_url, redis_url = await self._start_servers()
         self._log = EventLog(redis_url, settings.redis_prefix)
         refuse = settings.redis_safety == "refuse"
@@ -441,6 +444,22 @@ class Supervisor:
                 if probe.connect_ex((self._settings.host, self._settings.port)) != 0:
                     return
             await asyncio.sleep(0.05)
+
+
+def single_node_only(settings: Settings, nodes: int) -> str | None:
+    """Why a cluster of so many nodes cannot be served with these settings, if it cannot."""
+    missing = [
+        name
+        for name, is_missing in (
+            ("DATABASE_URL", settings.embedded_postgres),
+            ("REDIS_URL", settings.embedded_valkey),
+            ("EMAIL_ENCRYPTION_KEY", not settings.encryption_keys),
+        )
+        if is_missing
+    ]
+    if nodes < 2 or not missing:
+        return None
+    return f"{', '.join(missing)}: must be set on a cluster of several nodes; this one has {nodes}"
 
 
 def _level_policy(settings: Settings) -> LevelPolicy:

@@ -154,6 +154,11 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
 
+    @property
+    def requests(self) -> int:
+        """How many it has answered."""
+        return self._server.server_state.total_requests
+
     async def start(self) -> None:
         """Return when connections are accepted."""
         self._task = asyncio.create_task(self._server.serve(self._sockets))

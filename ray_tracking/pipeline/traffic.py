@@ -16,6 +16,8 @@ class Traffic:
     """Counts since the replica began; times of the last minute."""
 
     def __init__(self) -> None:
+        self.requests = 0
+        self.events = 0
         self.duplicates = 0
         self.limited = 0
         self.overloaded = 0
@@ -28,6 +30,8 @@ class Traffic:
     ) -> None:
         """A request was answered."""
         verdicts = Counter(outcome.verdict for outcome in outcomes)
+        self.requests += 1
+        self.events += verdicts.total()
         self.duplicates += verdicts[Verdict.DUPLICATE]
         self.limited += verdicts[Verdict.LIMITED]
         self.overloaded += sum(verdicts[verdict] for verdict in _OVERLOADED)

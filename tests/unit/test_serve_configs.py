@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -76,3 +78,29 @@ def test_only_production_leaves_this_machine_and_needs_anything_prepared(path: P
     assert (settings.host == "127.0.0.1") == (not production)
     # One data directory serves all of them, and its partitions are fixed at first start.
     assert settings.partitions == 16
+
+
+def test_production_scales_by_our_policy() -> None:
+    """As Serve's controller resolves it, with the figures of two replicas."""
+    from ray.serve.config import AutoscalingConfig
+
+    _, serve = read_config(next(path for path in FILES if path.stem == "production"))
+    assert serve is not None
+    (ingress,) = [
+        deployment
+        for deployment in serve["applications"][0]["deployments"]
+        if deployment["name"] == "Ingress"
+    ]
+    config = AutoscalingConfig.model_validate(ingress["autoscaling_config"])
+    policy = config.policy.get_policy()(**config.policy.policy_kwargs)
+    seen = {
+        "requests_per_s": {"a": 4000.0, "b": 5000.0},
+        "loop_lag_ms": {"a": 3.0, "b": 4.0},
+    }
+
+    def decided(metrics: Any) -> Any:
+        return policy(SimpleNamespace(aggregated_metrics=metrics, current_num_replicas=2))
+
+    assert decided(seen) == (3.0, {})
+    assert decided(None) == decided({}) == (2, {})
+    assert config.min_replicas == 2
