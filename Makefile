@@ -9,7 +9,7 @@ NPM      := tests/browser
 UPLOT    := $(NPM)/node_modules/uplot
 VENDORED := ray_tracking/http/dashboard/static/vendor
 
-.PHONY: run test test-fast check fix bench chaos browser screenshots vendor lock clean
+.PHONY: run test test-fast check fix bench chaos cluster browser screenshots vendor lock clean
 
 run: $(READY)          ## Everything on this machine, until Ctrl-C. ARGS="--port 9000"
 	@exec $(VENV)/bin/ray-tracking run $(ARGS)
@@ -36,6 +36,9 @@ bench: $(READY)        ## Figures beside their ceilings. BENCH=single for one
 
 chaos: $(READY)        ## Kill everything, again and again. CHAOS_SECONDS=600 CHAOS_SEED=1
 	$(VENV)/bin/python -m tests.chaos
+
+cluster: $(READY)      ## Two nodes on this machine, one of which is lost: a minute
+	$(VENV)/bin/python -m pytest tests/cluster -s $(ARGS)
 
 browser: $(READY)      ## What the tests of the page need beside a Chromium; without it they are skipped
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements-browser.lock
