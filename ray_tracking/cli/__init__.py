@@ -26,6 +26,9 @@ COMMANDS: dict[str, _Entry] = {
     "dead-letters": _Entry(
         "ray_tracking.cli.dead_letters:command", "Look at refused events, and send them again."
     ),
+    "doctor": _Entry(
+        "ray_tracking.cli.doctor:command", "Check machine, cluster and servers before a start."
+    ),
     "keys": _Entry("ray_tracking.cli.keys:command", "Make API keys for callers."),
     "log": _Entry("ray_tracking.cli.log:command", "Look at the event log's gaps and spools."),
     "migrate": _Entry("ray_tracking.cli.migrate:command", "Bring the database schema up to date."),

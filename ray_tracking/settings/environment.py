@@ -97,6 +97,11 @@ _RAY_DEFAULTS = {
 }
 
 
+def ray_auth_mode() -> str:
+    """How Ray is told to authenticate; empty where nothing says so."""
+    return os.environ.get("RAY_AUTH_MODE", "").strip().lower()  # noqa: TID251
+
+
 def set_ray_defaults() -> None:
     """Prepare the environment of a Ray that this process is about to start."""
     for name, value in _RAY_DEFAULTS.items():
