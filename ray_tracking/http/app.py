@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -44,6 +45,21 @@ from ray_tracking.http.query import Query
 from ray_tracking.http.replays import Replays
 from ray_tracking.http.stats import Stats
 from ray_tracking.http.tracking import Tracking
+
+
+class _AnyId(Convertor[str]):
+    """An identifier in a path: any text at all."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _AnyId())
 
 _POST = frozenset({"POST"})
 _GET = frozenset({"GET", "HEAD"})
@@ -149,18 +165,18 @@ def _starlette(ports: Ports) -> Starlette:
 
     return Starlette(
         routes=[
-            # As a path: an id may hold a slash, which arrives here without its escape.
+            # An id may hold a slash, or a line's end, which arrive here without their escapes.
             Route("/campaigns", figures.campaigns),
-            Route("/campaigns/{campaign_id:path}/stats", figures.stats),
-            Route("/campaigns/{campaign_id:path}/timeline", figures.timeline),
-            Route("/campaigns/{campaign_id:path}/links", figures.links),
-            Route("/campaigns/{campaign_id:path}/breakdown", figures.breakdown),
-            Route("/campaigns/{campaign_id:path}/verify", figures.verify),
-            Route("/campaigns/{campaign_id:path}/events", query.events),
-            Route("/campaigns/{campaign_id:path}/leads/{lead_id:path}", query.lead),
-            Route("/campaigns/{campaign_id:path}/live", live.stream),
+            Route("/campaigns/{campaign_id:id}/stats", figures.stats),
+            Route("/campaigns/{campaign_id:id}/timeline", figures.timeline),
+            Route("/campaigns/{campaign_id:id}/links", figures.links),
+            Route("/campaigns/{campaign_id:id}/breakdown", figures.breakdown),
+            Route("/campaigns/{campaign_id:id}/verify", figures.verify),
+            Route("/campaigns/{campaign_id:id}/events", query.events),
+            Route("/campaigns/{campaign_id:id}/leads/{lead_id:id}", query.lead),
+            Route("/campaigns/{campaign_id:id}/live", live.stream),
             Route(
-                "/campaigns/{campaign_id:path}/limits", limits.one, methods=["GET", "PUT", "DELETE"]
+                "/campaigns/{campaign_id:id}/limits", limits.one, methods=["GET", "PUT", "DELETE"]
             ),
             Route("/dead-letters", letters.browse),
             Route("/dead-letters/redrive", letters.redrive_many, methods=["POST"]),
@@ -168,8 +184,8 @@ def _starlette(ports: Ports) -> Starlette:
             Route("/dead-letters/{letter_id}/redrive", letters.redrive, methods=["POST"]),
             Route("/replays", replays.many, methods=["GET", "POST"]),
             Route("/replays/{replay_id}", replays.one, methods=["GET", "DELETE"]),
-            Route("/leads/{lead_id:path}/export", leads.export),
-            Route("/leads/{lead_id:path}", leads.erase, methods=["DELETE"]),
+            Route("/leads/{lead_id:id}/export", leads.export),
+            Route("/leads/{lead_id:id}", leads.erase, methods=["DELETE"]),
             *Dashboard(ports).routes,
             Route("/metrics", metrics.show),
             Route("/metrics/tracking", stats.show),
