@@ -31,7 +31,9 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="session")]
 
 PRODUCTION = Path(__file__).parents[2] / "serve_configs" / "production.yaml"
-KEY = "a-key-for-tests"
+#: In every secret that the nodes are given.
+NEEDLE = "s3cr3t"
+KEY = f"a-key-{NEEDLE}"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -54,6 +56,26 @@ class Cluster:
             [BIN / "serve", "deploy", file, "-a", self.about["dashboard"]],
             env=self.env, check=True, capture_output=True, timeout=60,
         )  # fmt: skip
+
+    def doctor(self, file: Path) -> list[dict[str, Any]]:
+        """What ``ray-tracking doctor`` finds; nothing that must be mended."""
+        done = subprocess.run(
+            [BIN / "ray-tracking", "doctor", file, "--json", "--address", self.about["address"]],
+            env=self.env, capture_output=True, timeout=60, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert NEEDLE not in done.stdout + done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
+        return found
+
+    def lines_with(self, text: str) -> list[str]:
+        """Of everything that anybody on the nodes has written down."""
+        found = []
+        for file in Path(self.env["RAY_TMPDIR"]).rglob("*"):
+            if file.is_file() and file.suffix in (".log", ".out", ".err", ".json", ".txt"):
+                lines = file.read_text(errors="replace").splitlines()
+                found += [f"{file.name}: {line}" for line in lines if text in line]
+        return found
 
     def serve_status(self) -> dict[str, Any]:
         """What ``serve status`` prints."""
@@ -193,9 +215,10 @@ async def test_a_node_is_lost_and_nothing_else(servers: ServerUrls, tmp_path: Pa
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
-        "DATABASE_URL": servers.database_url or "",
+        # Of a server that asks for no password.
+        "DATABASE_URL": (servers.database_url or "").replace("@", f":{NEEDLE}@", 1),
         "REDIS_URL": servers.redis_url or "",
-        "EMAIL_ENCRYPTION_KEY": "k" * 32,
+        "EMAIL_ENCRYPTION_KEY": NEEDLE + "k" * 32,
         "TRACKING_API_KEYS": f"{KEY}:ingest+read+admin",
         "TRACKING_DEDUPLICATION_WINDOW_MS": "600000",
     }
@@ -208,7 +231,11 @@ async def test_a_node_is_lost_and_nothing_else(servers: ServerUrls, tmp_path: Pa
             async def running(number: int) -> bool:
                 return await cluster.replicas(client) == number
 
-            cluster.deploy(small(tmp_path))
+            file = small(tmp_path)
+            nodes_seen = {finding["where"] for finding in cluster.doctor(file)}
+            assert len([where for where in nodes_seen if where.startswith("node ")]) == 2
+            say("both are fit")
+            cluster.deploy(file)
             await eventually(lambda: running(1), 60)
             say("one replica")
             tasks = [asyncio.create_task(senders.run(n)) for n in range(4)]
@@ -247,6 +274,8 @@ async def test_a_node_is_lost_and_nothing_else(servers: ServerUrls, tmp_path: Pa
             say("one replica")
             await eventually(lambda: all_stored(servers, senders.acknowledged), 20)
             say(f"{len(senders.acknowledged)} events, each a row")
+            assert cluster.lines_with(NEEDLE) == []
+            assert cluster.lines_with("shard started")
 
 
 async def all_stored(servers: ServerUrls, acknowledged: dict[str, int]) -> bool:
