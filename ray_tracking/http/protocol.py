@@ -40,10 +40,11 @@ _LONGEST_BODY_BYTES = 16 * 1024
 #: Who was refused may have more to say; what is not read at all would reset the connection before
 #: the refusal is read.
 _LINGER_S = 1.0
-_NOSNIFF_LINE = b"%b: %b\r\n" % NOSNIFF
 _NO_HTTP = "the request is not valid HTTP"
-_STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+#: What each answer begins with.
+_HEADS = {
+    status.value: b"HTTP/1.1 %d %b\r\n%b: %b\r\n" % (status.value, status.phrase.encode(), *NOSNIFF)
+    for status in HTTPStatus
 }
 
 
@@ -120,7 +121,7 @@ class HotCycle:
             return
         self.response_complete = True
         protocol = self._protocol
-        parts = [_STATUS_LINES[status], _NOSNIFF_LINE]
+        parts = [_HEADS[status]]
         for name, value in protocol.server_state.default_headers:
             parts.append(b"%b: %b\r\n" % (name, value))
             self.keep_alive = self.keep_alive and name != b"connection"
@@ -340,9 +341,8 @@ class Protocol(HttpToolsProtocol):
             transport.write(
                 b"".join(
                     [
-                        _STATUS_LINES[status],
+                        _HEADS[status],
                         b"content-type: application/json\r\n",
-                        _NOSNIFF_LINE,
                         *more,
                         b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body),
                         body,

@@ -24,5 +24,6 @@ of every event).
 
 Live: ``figures`` (counted from headers, put right by the rows), ``broadcast`` (frames, their
 ring and cursors), ``outbox`` (what waits for one slow client). And of the whole: ``modes``,
-``traffic`` and ``stats``.
+``traffic``, ``stats``, ``scaling`` (how many replicas), ``doctor``. ``control`` is what all go by,
+as it may change; ``client_rate`` how often one client may ask.
 """
