@@ -30,7 +30,7 @@ IN_TURNS = (
 #: These take longer and have a service of their own, once each.
 ALONE = (
     *("latency", "live", "fanout", "storm", "durability", "presets", "cold-start", "backlog"),
-    *("reading", "overload", "outage", "memory"),
+    *("reading", "replay", "overload", "outage", "memory"),
 )
 #: The same, but only where they are named: these need a browser.
 ON_DEMAND = ("page",)
@@ -62,7 +62,10 @@ Found = dict[str, list[dict[str, float]]]
               help="outage: requests per second.")  # fmt: skip
 def main(names: tuple[str, ...], **plan: Any) -> None:
     """Measure a fresh service on this machine, beside its ceilings."""
-    asyncio.run(_run(list(dict.fromkeys(names or IN_TURNS + ALONE)), Plan(**plan)))
+    try:
+        asyncio.run(_run(list(dict.fromkeys(names or IN_TURNS + ALONE)), Plan(**plan)))
+    except asyncio.CancelledError:
+        raise SystemExit("stopped by SIGTERM; what was measured until then stands above") from None
 
 
 async def _run(names: list[str], plan: Plan) -> None:
