@@ -9,9 +9,11 @@ into it. For that the annotation must be a class, not a string: no
 import asyncio
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import ray
 import structlog
 from ray import serve
 from ray.serve import Application
@@ -20,6 +22,8 @@ from ray.serve.schema import ApplicationStatus
 
 from ray_tracking import failpoints, garbage, logs
 from ray_tracking.actors.autoscaling import recorded
+from ray_tracking.actors.attach import Attachment
+from ray_tracking.actors.calls import CallServer
 from ray_tracking.actors.clients import BroadcasterClient, ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
 from ray_tracking.clock import node_clock
@@ -28,6 +32,8 @@ from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.lag import LoopLag
 from ray_tracking.http.listener import Listener, listener_options
+from ray_tracking.http.inside import Inside
+from ray_tracking.http.listener import Listener
 from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.metrics import exposition
@@ -38,6 +44,7 @@ from ray_tracking.memory import rss_bytes
 from ray_tracking.pipeline import enrich
 from ray_tracking.pipeline.gather import GatherPolicy
 from ray_tracking.pipeline.health import overall_health, readiness
+from ray_tracking.pipeline.letters import NewLetters, show
 from ray_tracking.pipeline.level import Level
 from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.overview import ReplicaReport
@@ -67,6 +74,9 @@ _SERVE_ANSWERS_WITHIN_S = 5.0
 _ASK_AGAIN_S = 0.1
 _ANSWER_WITHIN_S = 5.0
 _REPLAYS_EVERY_S = 2.0
+_LETTERS_EVERY_S = 0.5
+#: So many dead letters are told at once.
+_LETTERS_AT_ONCE = 100
 #: Often, because a row that comes for a day half dropped waits until it is dropped.
 _RETENTION_EVERY_S = 60.0
 #: A replay of which nobody has heard for so long has no process any more.
@@ -85,6 +95,7 @@ class SupervisorReplica:
         await self._supervisor.start()
         self._beside = [
             asyncio.create_task(self._keep_replays()),
+            asyncio.create_task(self._tell_letters()),
             asyncio.create_task(self._drop_days()),
         ]
 
@@ -102,6 +113,29 @@ class SupervisorReplica:
                     await jobs.submit(replay)
             except (StoreUnavailable, Unavailable) as error:
                 log.debug("replays not looked after", reason=str(error))
+
+    async def _tell_letters(self) -> None:
+        """Tell of dead letters as they come. Postgres is asked only when there are more."""
+        runtime = await self._supervisor.runtime()
+        queries = await Queries.open(
+            runtime.database_url, self._supervisor.settings.database_schema
+        )
+        new, told_of = NewLetters(datetime.now(UTC)), None
+        while True:
+            dead = self._supervisor.overview().dead
+            try:
+                if told_of is not None and dead != told_of:
+                    rows = await queries.dead_letters.failed_since(
+                        new.since, limit=_LETTERS_AT_ONCE
+                    )
+                    for letter in new.of(rows):
+                        await self._supervisor.tell("dead_letter", show(letter))
+                    if len(rows) == _LETTERS_AT_ONCE:
+                        continue
+                told_of = dead
+            except StoreUnavailable as error:
+                log.debug("dead letters not told", reason=str(error))
+            await asyncio.sleep(_LETTERS_EVERY_S)
 
     async def _drop_days(self) -> None:
         """Drop raw events that are old enough."""
@@ -227,6 +261,12 @@ class IngressReplica:
             clock=self._clock,
         )
         self._app = App(self._ports)
+        self._calls = CallServer([Inside(self._app).request])
+        self._attachment = Attachment(
+            await self._calls.start(ray.util.get_node_ip_address()),
+            runtime.broadcaster_name,
+            settings.effective_idempotency_window_ms,
+        )
         self._reporting = asyncio.create_task(self._report_loop())
         self._hearing = asyncio.create_task(self._ports.erased.run())
         self._measuring = asyncio.create_task(self._lag.run())
@@ -263,6 +303,9 @@ class IngressReplica:
                 backlog=self._gatherer.room.events / self._settings.max_buffer_size,
             )
         )
+    async def attach(self) -> Attachment:
+        """How a process on this Ray reaches this replica, and hears of what happens."""
+        return self._attachment
 
     async def check_health(self) -> None:
         """The loop turns, and that is all: a part that is away must not end this one."""
@@ -274,6 +317,7 @@ class IngressReplica:
             await self._listener.stop()
         await self._app.tracking.drain()
         await self._gatherer.drain()
+        await self._calls.close()
         self._reporting.cancel()
         self._hearing.cancel()
         self._measuring.cancel()

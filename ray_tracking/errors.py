@@ -11,6 +11,9 @@ Every error that ray_tracking raises on purpose:
         * InvalidEvent            422
     * Unavailable             we can mend it; the sender should come again
         * LogUnavailable          503
+        * Unreachable             nobody answers; for users of the clients and the processor
+    * NotInitialized          the processor has not begun, or has ended
+    * AccessRefused           the service does not take the key
     * Fenced                  another owner has taken over; this one must stop
 """
 
@@ -103,6 +106,24 @@ class LogUnavailable(Unavailable):
     """The event log did not take the events, or it is not clear whether it did."""
 
     code = "log_unavailable"
+
+
+class Unreachable(Unavailable):
+    """No service answers where one was looked for, or it has not answered in time."""
+
+    code = "unreachable"
+
+
+class NotInitialized(TrackingError):
+    """The processor was not initialized, or was shut down. Nothing was sent."""
+
+    code = "not_initialized"
+
+
+class AccessRefused(TrackingError):
+    """The service does not take the key, or the lack of one."""
+
+    code = "access_refused"
 
 
 class Fenced(TrackingError):

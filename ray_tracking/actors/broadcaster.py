@@ -29,10 +29,15 @@ from ray_tracking.events import LANES, TYPES_BY_CODE
 from ray_tracking.pipeline.append import BadEntry, Entry, EntryId
 from ray_tracking.pipeline.backoff import Backoff
 from ray_tracking.pipeline.broadcast import (
+    BROADCASTED,
     MAX_BATCH_EVENTS,
+    MAX_BROADCASTED,
+    MAX_HEARD_BYTES,
+    PUBLIC,
     Activity,
     Cursor,
     Frame,
+    Hear,
     Interest,
     Poll,
     Polled,
@@ -42,6 +47,7 @@ from ray_tracking.pipeline.broadcast import (
     Watch,
     Watched,
     Watching,
+    broadcasted,
     campaign_frames,
     figures_frame,
     silent_frame,
@@ -71,12 +77,15 @@ POLL_MS = 10_000
 _ROWS_WITHIN_S = 0.5
 #: A campaign is watched for so long after a replica has said that it has subscribers.
 _LINGER_MS = 60_000
+#: Events are told for so long after an attached process has asked for them.
+_EVENTS_FOR_MS = 30_000
 _MAX_POLL_BYTES = 1024 * 1024
 _BACKOFF = Backoff(first_s=0.1, longest_s=2.0)
 
 log = structlog.get_logger("ray_tracking.broadcaster")
 
 _read_poll = msgspec.msgpack.Decoder(Poll).decode
+_read_hear = msgspec.msgpack.Decoder(Hear).decode
 _read_watch = msgspec.msgpack.Decoder(Watch).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -116,6 +125,10 @@ class Broadcaster:
         self._rollups: Rollups | None = None
         self._ring = Ring(self._beginning())
         self._interest = Interest(_LINGER_MS)
+        #: What attached processes are told, and until when they want to hear of events.
+        self._heard = Ring(self._beginning(), MAX_HEARD_BYTES)
+        self._told = Signal()
+        self._events_until_ms = 0
         self._ledger: Ledger | None = None
         self._followers: dict[Where, Follower] = {}
         self._ahead = ReadAhead([])
@@ -251,9 +264,32 @@ class Broadcaster:
             )
         )
 
+    async def hear(self, blob: bytes) -> bytes:
+        """A :class:`Hear`; the :class:`Polled` comes when there is something, or after a while."""
+        asked, heard = _read_hear(blob), self._heard
+        if asked.events:
+            self._events_until_ms = self._clock() + _EVENTS_FOR_MS
+        if not asked.epoch:
+            return _encode(Polled(heard.epoch, heard.last, []))
+        if (asked.epoch, asked.offset) == heard.cursor:
+            await self._told.wait(POLL_MS)
+        offset = max(asked.offset, heard.start) if asked.epoch == heard.epoch else heard.start
+        return _encode(Polled(heard.epoch, offset, heard.since(offset, _MAX_POLL_BYTES)))
+
     async def tell(self, name: str, data: Any) -> None:
-        """Tell all who have subscribed to the system."""
-        self._add([system_frame(name, data, self._ring.last + 1)])
+        """Tell attached processes, and, where it is for them, live clients of the system."""
+        self._tell(name, data)
+        if name in PUBLIC:
+            self._add([system_frame(name, data, self._ring.last + 1)])
+
+    def _tell_events(self, entry: Entry) -> None:
+        told = [broadcasted(row) for row in entry.rows]
+        for start in range(0, len(told), MAX_BROADCASTED):
+            self._tell(BROADCASTED, told[start : start + MAX_BROADCASTED])
+
+    def _tell(self, name: str, data: Any) -> None:
+        self._heard.add(system_frame(name, data, self._heard.last + 1))
+        self._told.send()
 
     async def set_batched(self, batched: bool) -> None:
         """The processing mode is ``BATCH``, or is not."""
@@ -344,6 +380,8 @@ class Broadcaster:
                 activities[campaign_id] = Activity(self._ledger.figures(campaign_id, self._clock()))
         tallies = self._ledger.count(where, entry.id, header)
         self._events += header.count
+        if self._events_until_ms > self._clock():
+            self._tell_events(entry)
         for campaign_id in watched:
             activity = activities[campaign_id]
             activity.events += tallies[campaign_id].events

@@ -23,7 +23,7 @@ _AGAIN_S = 0.05
 #: The methods of a shard that are called over its socket, by index.
 SUBMIT, DRAIN_SPOOL = range(2)
 #: Those of the broadcaster.
-POLL, WATCH = range(2)
+POLL, WATCH, HEAR = range(3)
 
 
 class _Clients:
@@ -171,6 +171,15 @@ class BroadcasterClient(_Clients):
             Unavailable: If it cannot be reached.
         """
         return await self._send(0, WATCH, blob)
+
+    async def hear(self, blob: bytes) -> bytes:
+        """
+        Ask for what attached processes are told, and wait until there is something.
+
+        Raises:
+            Unavailable: If it cannot be reached.
+        """
+        return await self._send(0, HEAR, blob)
 
 
 async def _connect_again(endpoint: Endpoint) -> CallClient:

@@ -121,7 +121,8 @@ class BroadcasterActor(_Works):
         self._broadcaster = Broadcaster(config, end_process, _clock(config))
         super().__init__(self._broadcaster)
         # In the order of actors.clients.
-        server = CallServer([self._broadcaster.poll, self._broadcaster.watch])
+        told = self._broadcaster
+        server = CallServer([told.poll, told.watch, told.hear])
         self._listening = _listen(server, config)
 
     async def endpoint(self) -> Endpoint:

@@ -35,7 +35,7 @@ from ray_tracking.memory import rss_bytes
 from ray_tracking.pipeline.health import overall_health
 from ray_tracking.pipeline.level import Level, LevelGauge, LevelPolicy
 from ray_tracking.pipeline.modes import Mode, ModeGauge, Throughput, pinned_mode
-from ray_tracking.pipeline.overview import LastSaid, Overview, ReplicaReport, overview
+from ray_tracking.pipeline.overview import Circuits, LastSaid, Overview, ReplicaReport, overview
 from ray_tracking.pipeline.route import SECRET_BYTES
 from ray_tracking.pipeline.stats import processing_stats
 from ray_tracking.settings import Settings
@@ -99,6 +99,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._modes = ModeGauge(settings.realtime_threshold, pinned_mode(settings.processing_mode))
         self._throughput = Throughput()
+        self._circuits = Circuits()
         self._gone = dict.fromkeys(_COUNTS, 0)
         self._began_s = time.monotonic()
         self._stopping = False
@@ -157,6 +158,7 @@ class Supervisor:
             self._tasks.append(asyncio.create_task(self._tell_loop(name, interval, make)))
         self._tasks.append(asyncio.create_task(self._spare_loop()))
         self._tasks.append(asyncio.create_task(self._clock_loop()))
+        await self.tell("initialized", None)
         log.info("started", data_dir=str(settings.data_dir), shards=settings.shard_count)
 
     async def _start_parts(self) -> None:
@@ -276,20 +278,25 @@ class Supervisor:
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
             await asyncio.gather(*[part.look_after() for part in self._parts])
+            breakers = {
+                "redis": [shard.status for shard in self._shards],
+                "database": [writer.status for writer in self._writers],
+            }
+            for name, data in self._circuits.update(breakers):
+                log.warning(name, server=data["name"])
+                await self.tell(name, data)
             whole = self.overview()
             self._throughput.update(whole.accepted, time.monotonic_ns() // 1_000_000)
             if level := self._gauge.update(whole.backlog):
                 old, new = level
                 log.warning("backpressure_changed", old_level=old.value, new_level=new.value)
-                await self._tell("backpressure_changed", {"oldLevel": old, "newLevel": new})
+                await self.tell("backpressure_changed", {"oldLevel": old, "newLevel": new})
             if mode := self._modes.update(self._gauge.level, self._throughput.per_s, whole.backlog):
                 log.info("processing_mode_changed", old_mode=mode[0].value, new_mode=mode[1].value)
-                await self._tell(
-                    "processing_mode_changed", {"oldMode": mode[0], "newMode": mode[1]}
-                )
+                await self.tell("processing_mode_changed", {"oldMode": mode[0], "newMode": mode[1]})
 
-    async def _tell(self, name: str, data: Any) -> None:
-        """Have the broadcaster tell it to whoever has subscribed to the system."""
+    async def tell(self, name: str, data: Any) -> None:
+        """Have the broadcaster tell it to whoever wants to hear of the system."""
         if self._broadcaster is not None:
             await self._broadcaster.tell(self._modes.mode is Mode.BATCH, [(name, data)])
 
@@ -298,7 +305,7 @@ class Supervisor:
     ) -> None:
         while True:
             try:
-                await self._tell(name, make(await self.health()))
+                await self.tell(name, make(await self.health()))
             except Exception:
                 log.exception("not told", what=name)
             await self._pause(interval)
@@ -401,6 +408,7 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await self._tuning.close()
+        await self.tell("shutdown", None)
         await self._ingress_closed()
         for parts, step in (
             (self._shards, "drain"),

@@ -211,6 +211,7 @@ def _say_where(settings: Settings, context: Any, database_url: str, took_s: floa
         "API description": f"{base}/openapi.json",
         "Health": f"{base}/health/tracking",
         "Ray dashboard": f"http://{context.dashboard_url}" if context.dashboard_url else "none",
+        "Ray": context.address_info["address"],
         "Data directory": str(settings.data_dir),
         "Postgres": f"embedded; psql '{database_url}'"
         if settings.embedded_postgres

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from ray_tracking.clock import Clock, steady_clock
-from ray_tracking.http.asgi import Headers, Refusal, Scope, header
+from ray_tracking.http.asgi import INSIDE, Headers, Refusal, Scope, header
 from ray_tracking.http.client_address import TrustedProxies, of_request
 from ray_tracking.http.sessions import Sessions
 from ray_tracking.pipeline.client_rate import ClientRates
@@ -65,6 +65,8 @@ class Access:
             Refusal: 401 without a known key, 403 with one that lacks the scope; 429 before
                 anything else for a client that asks too often.
         """
+        if INSIDE in scope.get("extensions", ()):
+            return
         if self._rates is not None:
             self._charge(scope)
         if not self._keys or (needed == "read" and self.admits_session(scope)):

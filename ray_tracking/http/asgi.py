@@ -24,6 +24,8 @@ Headers = list[tuple[bytes, bytes]]
 
 #: A body is also its values, its events and their rows, all at once.
 _BYTES_HELD_FOR_ONE = 8
+#: Among the extensions of a request that came from inside the cluster.
+INSIDE = "tracking.inside"
 JSON_TYPE = (b"content-type", b"application/json")
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import IntFlag
 from itertools import islice
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 import orjson
@@ -31,6 +32,10 @@ MAX_RING_BYTES = 8 * 1024 * 1024
 MAX_SINGLE_EVENTS = 16
 #: So many events of a tick are in a batch; the others are counted as dropped.
 MAX_BATCH_EVENTS = 100
+#: Of the ring of what attached processes are told.
+MAX_HEARD_BYTES = 4 * 1024 * 1024
+#: So many events are in one frame of :data:`BROADCASTED`.
+MAX_BROADCASTED = 500
 #: The topic of frames about the system, which no campaign can have.
 SYSTEM = ""
 #: These say how everything is: a later one makes an earlier one worthless.
@@ -41,6 +46,12 @@ _FRAME_BYTES = 600
 PROGRESS = "campaign_progress"
 DETAILED = "campaign_progress_detailed"
 BATCH = "progress_batch"
+#: To attached processes that ask for it: events that were handed to the live log.
+BROADCASTED = "event_broadcasted"
+#: What live clients are told of the system; attached processes hear more.
+PUBLIC = frozenset(
+    {"backpressure_changed", "processing_mode_changed", "health_check", "metrics_collected"}
+)
 
 
 class To(IntFlag):
@@ -311,6 +322,18 @@ def system_frame(name: str, data: Any, offset: int) -> Frame:
     return Frame(offset, SYSTEM, name, int(To.ALL), orjson.dumps(data))
 
 
+def broadcasted(row: bytes) -> tuple[str | None, str, str]:
+    """An event of :data:`BROADCASTED`: its campaign, its type, and the id that answers show."""
+    fields = read_fields(row, _AT["client_event_id"] + 1)
+    given = fields[_AT["client_event_id"]]
+    event_type = fields[_AT["event_type"]]
+    event_id = fields[_AT["event_id"]]
+    assert event_type is not None
+    assert event_id is not None
+    shown = str(UUID(bytes=event_id)) if given is None else given.decode()
+    return _text(fields[_AT["campaign_id"]]), event_type.decode(), shown
+
+
 def silent_frame(offset: int) -> Frame:
     """
     A frame for nobody: cursors from before it are not those from after it.
@@ -346,6 +369,17 @@ class Poll(msgspec.Struct, array_like=True, frozen=True):
 
     epoch: int = 0
     offset: int = 0
+
+
+class Hear(msgspec.Struct, array_like=True, frozen=True):
+    """
+    An attached process asks for what was told after its cursor; without one, where that is now.
+    The answer is a :class:`Polled`. With ``events`` it wants :data:`BROADCASTED` for a while.
+    """
+
+    epoch: int = 0
+    offset: int = 0
+    events: bool = False
 
 
 class Polled(msgspec.Struct, array_like=True, frozen=True):

@@ -14,14 +14,18 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.answer import retry_after_s
 from ray_tracking.pipeline.gather import Outcome, Verdict
 from ray_tracking.pipeline.route import REDRIVE, Submission
 from ray_tracking.pipeline.rows import decode_row, event_data, iso_utc
+
+_LOOK_BACK = timedelta(seconds=5)
 
 NOT_TAKEN = "The log cannot take it now; come again"
 
@@ -34,6 +38,40 @@ class LetterStatus(StrEnum):
     REDRIVEN = "redriven"
     #: Given up. It can never become a row, also when it is on its way through the log.
     DISCARDED = "discarded"
+
+
+class NewLetters:
+    """
+    Which letters have failed since somebody looked last.
+
+    A letter is dated by the transaction that wrote it, and others may be committed before it;
+    so each look goes back a little, and passes over what was seen.
+
+    Args:
+        now: By the clock of Postgres.
+    """
+
+    def __init__(self, now: datetime) -> None:
+        self._until = now
+        self._seen: dict[tuple[UUID, int], datetime] = {}
+
+    @property
+    def since(self) -> datetime:
+        """Where to look from."""
+        return self._until - _LOOK_BACK
+
+    def of(self, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Those that are new among the letters found from there on."""
+        new = []
+        for row in rows:
+            # One that was sent again and failed again is new.
+            key = row["id"], row["attempts"]
+            self._until = max(self._until, row["failed_at"])
+            if key not in self._seen:
+                self._seen[key] = row["failed_at"]
+                new.append(row)
+        self._seen = {key: at for key, at in self._seen.items() if at >= self.since}
+        return new
 
 
 def show(columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,6 +110,33 @@ def overview(
     )
 
 
+class Circuits:
+    """What is told of breakers, from how they are each time that somebody looks."""
+
+    def __init__(self) -> None:
+        self._open: set[str] = set()
+
+    def update(self, servers: Mapping[str, Iterable[Status]]) -> list[tuple[str, dict[str, str]]]:
+        """
+        Take in how the breakers are now. One that is half open is not closed.
+
+        Args:
+            servers: The parts that have a breaker before each server, by its name. Of one whose
+                parts are all silent, nothing is known.
+
+        Returns:
+            The name and the data of each event.
+        """
+        told = []
+        for name, statuses in servers.items():
+            known = [status for status in statuses if status is not None]
+            is_open = worst_breaker(known)["state"] != "closed"
+            if known and is_open != (name in self._open):
+                self._open ^= {name}
+                told.append(("circuit_opened" if is_open else "circuit_closed", {"name": name}))
+        return told
+
+
 def worst_breaker(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Of the breakers before one server, the one that is in the worst state."""
     order = ("closed", "half_open", "open")

@@ -48,6 +48,8 @@ _OLDEST_FIRST = f"""
 ORDER BY failed_at, id LIMIT $6
 """
 
+_FAILED_SINCE = f"{_LETTER} WHERE failed_at >= $1 ORDER BY failed_at, id LIMIT $2"
+
 _DISCARD = "UPDATE dead_letters SET status = 'discarded' WHERE id = $1 AND status = 'dead'"
 
 
@@ -88,6 +90,11 @@ class DeadLetterStore:
         """One letter, or None."""
         async with self._answered():
             return await self._pool.fetchrow(f"{_LETTER} WHERE id = $1", letter_id)
+
+    async def failed_since(self, moment: datetime, *, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Letters that failed at a moment or later, in that order."""
+        async with self._answered():
+            return await self._pool.fetch(_FAILED_SINCE, moment, limit)
 
     async def discard(self, letter_id: UUID) -> str | None:
         """

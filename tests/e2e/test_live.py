@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ray_tracking.client import TrackingClient
+from ray_tracking.client import AsyncTrackingClient
 from tests.e2e.service import Service, eventually
 from tests.support.live import LiveClient
 from tests.support.node import NodeClient
@@ -153,7 +153,7 @@ async def test_socket_io_reconnects_by_itself_when_its_replicas_are_killed(
 
 async def test_ws_of_npm_and_the_python_client_see_the_same(service: Service) -> None:
     url = service.url.replace("http", "ws", 1) + "/ws"
-    updates = TrackingClient(service.url).watch("live-both")
+    updates = AsyncTrackingClient(service.url).watch("live-both")
     assert (await anext(updates)).event == "subscribed"
     async with NodeClient("socket.js", url) as client:
         await client.say({"action": "subscribe_campaign", "campaignId": "live-both"})

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ray_tracking.client import AccessRefused, TrackingClient, Update, WatchRefused
+from ray_tracking.client import AccessRefused, AsyncTrackingClient, Update, WatchRefused
 from tests.support.stack import Service, Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -30,7 +30,7 @@ async def following(updates: AsyncIterator[Update]) -> Update:
 
 async def test_updates_come_in_order_from_the_figures_as_they_are(stack: Stack) -> None:
     service = await live(stack)
-    updates = TrackingClient(service.url).watch("c1", detailed=True)
+    updates = AsyncTrackingClient(service.url).watch("c1", detailed=True)
     first = await following(updates)
     assert (first.event, first.data["snapshot"]["sent"]) == ("subscribed", 0)
     for number in (1, 2):
@@ -43,7 +43,7 @@ async def test_updates_come_in_order_from_the_figures_as_they_are(stack: Stack) 
 
 async def test_a_lost_connection_is_opened_again_where_it_was(stack: Stack) -> None:
     service = await live(stack)
-    updates = TrackingClient(service.url).watch("c1")
+    updates = AsyncTrackingClient(service.url).watch("c1")
     await following(updates)
     await send(stack)
     await following(updates)
@@ -59,7 +59,7 @@ async def test_a_lost_connection_is_opened_again_where_it_was(stack: Stack) -> N
 
 async def test_it_can_go_on_behind_a_cursor(stack: Stack) -> None:
     service = await live(stack)
-    client = TrackingClient(service.url)
+    client = AsyncTrackingClient(service.url)
     updates = client.watch("c1")
     cursor = (await following(updates)).cursor
     await updates.aclose()
@@ -74,8 +74,8 @@ async def test_it_can_go_on_behind_a_cursor(stack: Stack) -> None:
 async def test_a_key_that_does_not_read_is_an_error(stack: Stack, api_key: str | None) -> None:
     service = await live(stack, api_keys="reader:read, sender:ingest")
     with pytest.raises(AccessRefused):
-        await following(TrackingClient(service.url, api_key).watch("c1"))
-    updates = TrackingClient(service.url, "reader").watch("c1")
+        await following(AsyncTrackingClient(service.url, api_key).watch("c1"))
+    updates = AsyncTrackingClient(service.url, "reader").watch("c1")
     assert (await following(updates)).event == "subscribed"
     await updates.aclose()
 
@@ -83,9 +83,9 @@ async def test_a_key_that_does_not_read_is_an_error(stack: Stack, api_key: str |
 async def test_what_can_be_no_campaign_is_an_error(stack: Stack) -> None:
     service = await live(stack)
     with pytest.raises(WatchRefused, match="campaignId"):
-        await following(TrackingClient(service.url).watch("x" * 129))
+        await following(AsyncTrackingClient(service.url).watch("x" * 129))
 
 
 async def test_an_address_that_is_none_is_an_error() -> None:
     with pytest.raises(ValueError, match="http"):
-        TrackingClient("localhost:8000")
+        AsyncTrackingClient("localhost:8000")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ray_tracking.http.live.protocol import MAX_MESSAGE_BYTES
 from ray_tracking.http.ports import MAX_REQUEST_BYTES
 from ray_tracking.pipeline.admit import AdmissionPolicy
-from ray_tracking.pipeline.broadcast import MAX_RING_BYTES
+from ray_tracking.pipeline.broadcast import MAX_HEARD_BYTES, MAX_RING_BYTES
 from ray_tracking.pipeline.outbox import MAX_OUTBOX_BYTES
 from ray_tracking.pipeline.receive import MAX_BATCH_BODY_BYTES
 from ray_tracking.pipeline.room import MAX_WAITING_BYTES, Room
@@ -28,6 +28,7 @@ QUEUES = {
     "shard: one entry of the log": (AdmissionPolicy().max_entry_bytes, MIB),
     "writer: entries that are read and not written": (FlushPolicy().max_queue_bytes, 32 * MIB),
     "broadcaster: frames for whoever comes back (Ring)": (MAX_RING_BYTES, 8 * MIB),
+    "broadcaster: what attached processes are told (Ring)": (MAX_HEARD_BYTES, 4 * MIB),
     "ingress: its copy of them (Hub)": (MAX_RING_BYTES, 8 * MIB),
     "ingress: messages for one slow live client (Outbox)": (MAX_OUTBOX_BYTES, MIB // 2),
     "ingress: one message of a live client": (MAX_MESSAGE_BYTES, MIB // 16),

@@ -45,6 +45,27 @@ def test_the_nouns_import_without_the_machinery(module: str) -> None:
     assert loaded(module) == ""
 
 
+@pytest.mark.parametrize(
+    "name", ["EventType", "ProcessingMode", "TrackingClient", "TrackingEventProcessor"]
+)
+def test_what_the_package_offers_imports_without_the_machinery(name: str) -> None:
+    """Ray is imported when a processor is initialized."""
+    script = (
+        f"import sys; from ray_tracking import {name}; print(*({set(HEAVY)!r} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_everything_that_the_package_says_it_has_is_there() -> None:
+    for name in ray_tracking.__all__:
+        assert getattr(ray_tracking, name).__module__.startswith("ray_tracking.")
+    with pytest.raises(AttributeError, match="nonsense"):
+        ray_tracking.nonsense  # noqa: B018
+
+
 def test_analytics_import_without_the_machinery() -> None:
     assert loaded("ray_tracking.analytics") == ""
 

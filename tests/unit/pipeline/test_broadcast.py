@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
@@ -17,6 +18,7 @@ from ray_tracking.pipeline.broadcast import (
     Ring,
     Shown,
     To,
+    broadcasted,
     campaign_frames,
     figures_frame,
     system_frame,
@@ -231,3 +233,12 @@ def test_a_ring_keeps_of_states_only_the_last() -> None:
     assert len([f for f in kept if f.name == "backpressure_changed"]) == 500
     assert ring.size_bytes == sum(f.size_bytes for f in kept) < 10**6
     assert ring.missed("c1", Cursor(7, 0)) == [kept[0]]
+
+
+def test_an_event_is_told_under_the_id_that_answers_show() -> None:
+    named = events.submission("EMAIL_OPEN", partitions=1, campaignId="c", eventId="mine")
+    assert broadcasted(named.row) == ("c", "EMAIL_OPEN", "mine")
+    minted = events.submission("ACCOUNT_HEALTH_UPDATE", partitions=1)
+    assert broadcasted(minted.row) == (
+        None, "ACCOUNT_HEALTH_UPDATE", str(UUID(bytes=minted.event_id)),
+    )  # fmt: skip

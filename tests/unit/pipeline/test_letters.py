@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ray_tracking.events import LANES, Event, Lane
 from ray_tracking.pipeline.gather import Outcome, Verdict
-from ray_tracking.pipeline.letters import RedriveRun, resubmit, show
+from ray_tracking.pipeline.letters import NewLetters, RedriveRun, resubmit, show
 from ray_tracking.pipeline.route import HIT, REDRIVE, Router, Submission, event_id
 from ray_tracking.pipeline.rows import encode_row
 from ray_tracking.pipeline.validate import validate_item
@@ -224,3 +224,32 @@ def test_a_run_of_which_the_log_took_nothing_may_be_tried_again() -> None:
 
     assert (status, body["success"], body["failed"]) == (503, False, 1)
     assert headers == {"Retry-After": "5"}
+
+
+def failed(letter: int, at: datetime, attempts: int = 1) -> dict[str, Any]:
+    return {"id": UUID(int=letter), "failed_at": at, "attempts": attempts}
+
+
+def test_a_letter_is_new_once_and_again_when_it_failed_again() -> None:
+    new = NewLetters(NOW)
+    first, second = failed(1, NOW + timedelta(seconds=1)), failed(2, NOW + timedelta(seconds=2))
+    assert new.of([first]) == [first]
+    assert new.of([first, second]) == [second]
+    again = failed(1, NOW + timedelta(seconds=3), attempts=2)
+    assert new.of([second, again]) == [again]
+
+
+def test_a_letter_that_was_committed_after_a_younger_one_is_found() -> None:
+    """Its transaction began earlier, and that is its date."""
+    new = NewLetters(NOW)
+    young, late = failed(1, NOW + timedelta(seconds=10)), failed(2, NOW + timedelta(seconds=7))
+    new.of([young])
+    assert new.since <= late["failed_at"]
+    assert new.of([late, young]) == [late]
+
+
+def test_what_cannot_be_found_again_is_not_remembered() -> None:
+    new = NewLetters(NOW)
+    for second in range(1000):
+        new.of([failed(second, NOW + timedelta(seconds=second))])
+    assert len(new._seen) < 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ray_tracking.pipeline.overview import (
+    Circuits,
     LastSaid,
     Overview,
     ReplicaReport,
@@ -91,3 +92,32 @@ def test_of_several_breakers_the_worst_is_shown() -> None:
     assert worst_breaker([status("closed"), status("open"), status("half_open")])["state"] == "open"
     assert worst_breaker([status("closed"), status("half_open")])["state"] == "half_open"
     assert worst_breaker([])["state"] == "closed"
+
+
+def breaker(state: str) -> dict[str, Any]:
+    return {"breaker": {"state": state, "failures": 0, "openedAt": None}}
+
+
+def test_a_breaker_is_told_of_when_it_opens_and_when_it_is_closed_again() -> None:
+    """The first of several opens it, the last one closes it; half open is not closed."""
+    circuits = Circuits()
+    told = [
+        circuits.update({"redis": map(breaker, states), "database": [breaker("closed")]})
+        for states in (
+            ("closed", "closed"),
+            ("closed", "open"),
+            ("open", "open"),
+            ("closed", "half_open"),
+            ("closed", "closed"),
+            ("closed", "closed"),
+        )
+    ]
+    opened, closed = ("circuit_opened", {"name": "redis"}), ("circuit_closed", {"name": "redis"})
+    assert told == [[], [opened], [], [], [closed], []]
+
+
+def test_of_silent_parts_nothing_is_known() -> None:
+    circuits = Circuits()
+    assert circuits.update({"database": [breaker("open")]}) != []
+    assert circuits.update({"database": [None]}) == []
+    assert circuits.update({"database": [breaker("closed"), None]}) != []
