@@ -156,18 +156,8 @@ class Broadcaster:
             self._tasks = [asyncio.create_task(self._run())]
 
     async def _run(self) -> None:
-        attempt = 0
-        while wanted():
-            try:
-                target = await self._begin()
-                break
-            except LogUnavailable as error:
-                self._trouble = str(error)
-                await asyncio.sleep(_BACKOFF.wait_s(attempt, random.random()))
-                attempt += 1
-        else:
-            return
         try:
+            target = await self._begin_at_last()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read_loop(target))
                 group.create_task(self._rows_loop())
@@ -175,6 +165,17 @@ class Broadcaster:
         except* Exception as failed:
             log.exception("broadcaster failed")
             self._die(str(failed.exceptions[0]))
+
+    async def _begin_at_last(self) -> Mapping[Where, EntryId]:
+        """Begin, as soon as the log is in reach."""
+        attempt = 0
+        while True:
+            try:
+                return await self._begin()
+            except LogUnavailable as error:
+                self._trouble = str(error)
+                await asyncio.sleep(_BACKOFF.wait_s(attempt, random.random()))
+                attempt += 1
 
     async def _begin(self) -> Mapping[Where, EntryId]:
         """Where to count from, and up to where everything is old."""

@@ -174,7 +174,7 @@ class HealthStatus(Answer, frozen=True, kw_only=True):
     component has a ``status`` of its own, an ``error`` where something is wrong, and figures.
     """
 
-    timestamp: str
+    timestamp: str = ""
     overall: str
     components: dict[str, dict[str, Any]] = {}
 

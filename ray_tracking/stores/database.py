@@ -32,6 +32,8 @@ AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
+    # An administrator lets nobody in: ALTER DATABASE … ALLOW_CONNECTIONS false.
+    asyncpg.ObjectNotInPrerequisiteStateError,
 )
 
 _SESSION = {

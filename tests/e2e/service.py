@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -201,16 +204,68 @@ class Service:
             with error:
                 return _answer(error.code, error.read(), error.headers)
 
-    def sql(self, query: str, *args: Any) -> list[Any]:
+    @property
+    def ray_address(self) -> str:
+        """Of its Ray, as it says."""
+
+        def find() -> str | None:
+            found = re.search(r"^  Ray +(\S+:\d+)$", self.output.read_text(), re.MULTILINE)
+            return found and found[1]
+
+        address = eventually(find, START_WITHIN_S, "it says where its Ray is")
+        assert address is not None
+        return address
+
+    def sql(self, query: str, *args: Any, database: str = "ray_tracking") -> list[Any]:
         async def ask() -> list[Any]:
-            host = self.data_dir / "postgres"
-            connection = await asyncpg.connect(f"postgresql://postgres@/ray_tracking?host={host}")
-            try:
+            async with self._connected(database) as connection:
                 return list(await connection.fetch(query, *args))
-            finally:
-                await connection.close()
 
         return asyncio.run(ask())
+
+    @asynccontextmanager
+    async def _connected(self, database: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+        host = self.data_dir / "postgres"
+        connection = await asyncpg.connect(f"postgresql://postgres@/{database}?host={host}")
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @contextmanager
+    def locked(self, table: str) -> Iterator[None]:
+        """Nobody else writes to a table meanwhile."""
+
+        async def hold() -> None:
+            async with self._connected("ray_tracking") as connection, connection.transaction():
+                await connection.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+                held.set()
+                await asyncio.to_thread(done.wait)
+
+        held, done = threading.Event(), threading.Event()
+        holding = threading.Thread(target=asyncio.run, args=(hold(),))
+        holding.start()
+        try:
+            assert held.wait(10)
+            yield
+        finally:
+            done.set()
+            holding.join()
+
+    @contextmanager
+    def shut_database(self) -> Iterator[None]:
+        """Postgres lets nobody into the database meanwhile."""
+        allow = "ALTER DATABASE ray_tracking ALLOW_CONNECTIONS {}"
+        self.sql(allow.format("false"), database="postgres")
+        try:
+            self.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = 'ray_tracking'",
+                database="postgres",
+            )
+            yield
+        finally:
+            self.sql(allow.format("true"), database="postgres")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

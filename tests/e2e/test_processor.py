@@ -1,0 +1,205 @@
+"""The processor, attached to the running service from processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.service import Service, eventually
+from tests.support.events import item
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+REPOSITORY = Path(__file__).parents[2]
+HEARS_WITHIN_S = 40.0
+
+
+def attached(service: Service, module: str, *arguments: str) -> subprocess.Popen[str]:
+    """A process that belongs to nobody, and finds the service by its Ray alone."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=REPOSITORY,
+        env={
+            "PATH": os.environ["PATH"],  # noqa: TID251
+            "RAY_ADDRESS": service.ray_address,
+            "PYTHONUNBUFFERED": "1",
+        },
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+class Listener:
+    """
+    A process that hears of everything, and what it has heard.
+
+    Args:
+        service: Of whom.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._process = attached(service, "tests.support.listening_process")
+        self.heard: list[list[Any]] = []
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+        self.until("initialized")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.heard.append(json.loads(line))
+
+    def until(
+        self, event: str, check: Callable[..., Any] = lambda *payload: True, since: int = 0
+    ) -> list[Any]:
+        """The payload of the first such event that passes the check."""
+
+        def look() -> list[list[Any]]:
+            return [
+                payload
+                for name, *payload in self.heard[since:]
+                if name == event and check(*payload)
+            ]
+
+        return eventually(look, HEARS_WITHIN_S, f"{event}; heard {self.heard[-5:]}")[0]
+
+    def end(self) -> str:
+        """Have it shut down; what it has logged."""
+        _, logged = self._process.communicate(timeout=30)
+        self._reading.join(10)
+        return logged
+
+
+@pytest.fixture(scope="module")
+def listener(service: Service) -> Iterator[Listener]:
+    """One for all tests here."""
+    listening = Listener(service)
+    yield listening
+    logged = listening.end()
+    # Both for the service's own and for its own end; the failing handler was in nobody's way.
+    assert listening.heard[-1] == ["shutdown"]
+    assert logged.count("a handler of 'event_broadcasted' failed; said once") == 1
+
+
+def test_it_works_wherever_ray_does(service: Service) -> None:
+    """Script, driver, task, actor, and a deployment of another application."""
+    process = attached(service, "tests.support.attached_process", "attached")
+    printed, logged = process.communicate(timeout=120)
+    assert process.returncode == 0, logged
+    told = json.loads(printed.splitlines()[-1])
+
+    places = ("script", "driver", "task", "actor", "deployment")
+    for place in places:
+        assert told[place]["success"], told
+        assert told[place]["eventId"] == f"attached-{place}"
+    assert (told["ray_after_it"], told["still_there"]) == (False, True)
+    query = "SELECT client_event_id FROM events WHERE campaign_id = 'attached'"
+    ids = eventually(lambda: len(rows := service.sql(query)) == 9 and rows, 10, "nine rows")
+    named = sorted(row["client_event_id"] for row in ids if row["client_event_id"])
+    assert named == sorted(f"attached-{place}" for place in places)
+
+    rest = told["everything"]
+    assert (rest["batch"]["processed"], rest["batch"]["invalid"]) == (3, 1)
+    assert rest["refused"]["error"] == "Event validation failed"
+    assert {"database", "redis", "queues", "memory", "websocket"} == rest["parts"].keys()
+    assert rest["parts"]["redis"] == rest["health"]["components"]["redis"]["status"]
+    assert rest["stats"]["eventsProcessed"] >= 8
+    assert rest["stats"]["running"] is True
+    assert isinstance(rest["buffered"], int)
+    assert rest["answered_at_shutdown"] is True
+
+
+def test_nobody_waits_for_a_ray_that_is_not_there() -> None:
+    """One line says so, and how to mend it."""
+    script = """
+import asyncio
+from ray_tracking import TrackingEventProcessor, Unreachable
+try:
+    asyncio.run(TrackingEventProcessor(ray_address="127.0.0.1:1").initialize())
+except Unreachable as error:
+    print(error)
+"""
+    began_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert "no Ray to join" in done.stdout, done.stderr
+    assert time.monotonic() - began_s < 45
+
+
+def test_each_event_is_heard(service: Service, listener: Listener) -> None:
+    """Sent over HTTP, heard by its id."""
+    sent = item(campaignId="heard", eventId="heard-1")
+    assert service.call("POST", "/events", sent).status == 202
+    (payload,) = listener.until("event_broadcasted", lambda told: told["eventId"] == "heard-1")
+    assert payload == {"campaignId": "heard", "eventType": "EMAIL_OPEN", "eventId": "heard-1"}
+
+
+def test_a_dead_letter_is_heard(service: Service, listener: Listener) -> None:
+    """Postgres refuses one row for what it is."""
+    rule = "ALTER TABLE events ADD CONSTRAINT no_poison CHECK (lead_id <> 'poison') NOT VALID"
+    service.sql(rule)
+    try:
+        sent = item(campaignId="letters", leadId="poison", eventId="poison-1")
+        assert service.call("POST", "/events", sent).status == 202
+        (letter,) = listener.until(
+            "dead_letter", lambda told: told["eventData"]["eventId"] == "poison-1"
+        )
+    finally:
+        service.sql("ALTER TABLE events DROP CONSTRAINT no_poison")
+    assert (letter["status"], letter["attempts"], letter["campaignId"]) == ("dead", 1, "letters")
+    shown = service.call("GET", f"/dead-letters/{letter['id']}").body
+    assert {name: shown[name] for name in letter} == letter
+
+
+def test_level_and_mode_are_heard_as_they_change(service: Service, listener: Listener) -> None:
+    """Rows wait for a lock that somebody holds on their table, and a backlog grows."""
+    since = len(listener.heard)
+    campaigns = [f"backlog-{n}" for n in range(8)]
+    with service.locked("events"):
+        for campaign in campaigns:
+            events = [item(campaignId=campaign) for _ in range(900)]
+            items = [{"eventType": one["eventType"], "data": one["eventData"]} for one in events]
+            answer = service.call("POST", "/events/batch", {"events": items})
+            assert answer.status == 200, answer.body
+        (up,) = listener.until("backpressure_changed", since=since)
+        (mode,) = listener.until("processing_mode_changed", since=since)
+    assert up["oldLevel"] == "normal"
+    assert up["newLevel"] in ("warning", "critical")
+    assert mode["newMode"] == "BATCH"
+    listener.until("backpressure_changed", lambda told: told["newLevel"] == "normal", since)
+
+
+def test_a_breaker_is_heard_as_it_opens_and_closes(service: Service, listener: Listener) -> None:
+    """Postgres lets nobody in for a while, and there is a row to be written."""
+    since = len(listener.heard)
+    with service.shut_database():
+        sent = item(campaignId="breaker")
+        assert service.call("POST", "/events", sent).status == 202
+        assert listener.until("circuit_opened", since=since) == [{"name": "database"}]
+    assert listener.until("circuit_closed", since=since) == [{"name": "database"}]
+
+
+def test_a_supervisor_that_begins_anew_is_heard(service: Service, listener: Listener) -> None:
+    """Its successor says that it has begun, and then, now and again, how everything is."""
+    since = len(listener.heard)
+    os.kill(service.actor_pid("ServeReplica:tracking:Supervisor"), signal.SIGKILL)
+    assert listener.until("initialized", since=since) == []
+    (health,) = listener.until("health_check", since=since)
+    (stats,) = listener.until("metrics_collected", since=since)
+    assert health["overall"] in ("healthy", "degraded")
+    assert "redis" in health["components"]
+    assert stats["initialized"] is True
+    assert stats["memoryUsage"]["rss"] > 0
