@@ -265,7 +265,8 @@ class IngressReplica:
         self._attachment = Attachment(
             await self._calls.start(ray.util.get_node_ip_address()),
             runtime.broadcaster_name,
-            settings.effective_idempotency_window_ms,
+            # With an id, and without one.
+            min(settings.effective_idempotency_window_ms, settings.deduplication_window_ms),
         )
         self._reporting = asyncio.create_task(self._report_loop())
         self._hearing = asyncio.create_task(self._ports.erased.run())

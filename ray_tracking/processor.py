@@ -31,7 +31,6 @@ from ray_tracking.api.methods import AsyncMethods, patience
 from ray_tracking.errors import NotInitialized, TrackingError, Unreachable
 from ray_tracking.pipeline.backoff import Backoff
 from ray_tracking.pipeline.broadcast import BROADCASTED, Cursor, Frame, Hear, Polled
-from ray_tracking.settings.environment import set_ray_defaults
 
 if TYPE_CHECKING:
     from ray_tracking.actors.attach import Attached
@@ -43,9 +42,7 @@ EVENTS = (
     "initialized", "shutdown", BROADCASTED, "backpressure_changed", "processing_mode_changed",
     "health_check", "metrics_collected", "circuit_opened", "circuit_closed", "dead_letter",
 )  # fmt: skip
-#: Of these the service tells; the first two happen here as well.
-_TOLD = EVENTS
-#: Of the idempotency window: an attempt that is under way at the end has the rest of it.
+#: Of the time for which an event is known again; the rest is for the last attempt.
 _SHARE_OF_WINDOW = 0.8
 _HANDLERS_FINISH_WITHIN_S = 5.0
 _HEAR_WITHIN_S = 15.0
@@ -96,6 +93,7 @@ class TrackingEventProcessor(AsyncMethods):
         self._way: Attached | None = None
         self._has_joined = False
         self._listening: asyncio.Task[None] | None = None
+        self._beginning = asyncio.Lock()
         self._accepts = False
         self._cursor = Cursor(0, 0)
         self._asides: set[asyncio.Task[None]] = set()
@@ -111,9 +109,11 @@ class TrackingEventProcessor(AsyncMethods):
         Raises:
             Unreachable: There is no Ray, or no application of ours on it, or it does not answer.
         """
-        if self._way is not None:
-            return
-        set_ray_defaults()
+        async with self._beginning:
+            if self._way is None:
+                await self._begin()
+
+    async def _begin(self) -> None:
         from ray_tracking.actors import attach
 
         self._has_joined = attach.join(self._ray_address)
@@ -125,9 +125,9 @@ class TrackingEventProcessor(AsyncMethods):
             self._leave()
             raise
         self._way = way
-        window_s = way.idempotency_window_ms / 1000
-        self._patience = patience(min(self._retry_for_s, _SHARE_OF_WINDOW * window_s))
-        if self._handlers.wants(*_TOLD):
+        known_for_s = way.known_for_ms / 1000
+        self._patience = patience(min(self._retry_for_s, _SHARE_OF_WINDOW * known_for_s))
+        if self._handlers.wants(*EVENTS):
             await self._listen()
         self._accepts = True
         self._handlers.emit("initialized")

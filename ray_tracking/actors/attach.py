@@ -37,7 +37,8 @@ class Attachment(NamedTuple):
 
     endpoint: Endpoint
     broadcaster: str
-    idempotency_window_ms: int
+    #: How long an event that comes again is known.
+    known_for_ms: int
 
 
 def join(address: str | None) -> bool:
@@ -87,7 +88,8 @@ class Attached:
         self._broadcaster: BroadcasterClient | None = None
         #: Calls that go on although nobody waits for them any more.
         self._calls: set[asyncio.Task[bytes]] = set()
-        self.idempotency_window_ms = 0
+        #: How long an event that comes again is known.
+        self.known_for_ms = 0
 
     async def open(self) -> None:
         """
@@ -158,7 +160,7 @@ class Attached:
                 connection = await CallClient.connect(attachment.endpoint)
         except (RayError, TimeoutError, Unavailable, RuntimeError) as error:
             raise Unreachable(f"ray-tracking does not answer: {error or 'too late'}") from None
-        self.idempotency_window_ms = attachment.idempotency_window_ms
+        self.known_for_ms = attachment.known_for_ms
         if self._broadcaster is None:
             self._broadcaster = BroadcasterClient(attachment.broadcaster)
         return connection

@@ -32,9 +32,10 @@ AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
-    # An administrator lets nobody in: ALTER DATABASE … ALLOW_CONNECTIONS false.
-    asyncpg.ObjectNotInPrerequisiteStateError,
 )
+#: The same to whoever only reads, and has no transaction whose fate matters: also that an
+#: administrator lets nobody in (``ALTER DATABASE … ALLOW_CONNECTIONS false``).
+UNREADABLE = (*AWAY, asyncpg.ObjectNotInPrerequisiteStateError)
 
 _SESSION = {
     "timezone": "UTC",

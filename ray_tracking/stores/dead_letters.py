@@ -19,7 +19,7 @@ import asyncpg
 
 from ray_tracking.pipeline.letters import LetterStatus
 from ray_tracking.stores.cursor import Cursor, cut_page
-from ray_tracking.stores.database import AWAY
+from ray_tracking.stores.database import UNREADABLE
 from ray_tracking.stores.failures import StoreUnavailable
 
 _LETTER = """
@@ -138,5 +138,5 @@ class DeadLetterStore:
     async def _answered(self) -> AsyncIterator[None]:
         try:
             yield
-        except AWAY as error:
+        except UNREADABLE as error:
             raise StoreUnavailable(str(error)) from error

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from ray_tracking.stores.cursor import encode_keys
-from ray_tracking.stores.database import AWAY
+from ray_tracking.stores.database import UNREADABLE
 from ray_tracking.stores.failures import StoreUnavailable
 from ray_tracking.stores.rollups import COUNTS, SHOWN
 
@@ -126,5 +126,5 @@ async def answered() -> AsyncIterator[None]:
     """Say :class:`StoreUnavailable` where Postgres is away."""
     try:
         yield
-    except AWAY as error:
+    except UNREADABLE as error:
         raise StoreUnavailable(str(error)) from error

@@ -10,7 +10,7 @@ import asyncpg
 
 from ray_tracking.pipeline.append import EntryId
 from ray_tracking.pipeline.flush import Where
-from ray_tracking.stores.database import AWAY, open_pool
+from ray_tracking.stores.database import UNREADABLE, open_pool
 from ray_tracking.stores.failures import StoreUnavailable
 from ray_tracking.stores.positions import where_of
 
@@ -84,7 +84,7 @@ class Rollups:
                     rows = await connection.fetch(_TOTALS)
                 else:
                     rows = await connection.fetch(_CHOSEN, list(campaign_ids))
-        except AWAY as error:
+        except UNREADABLE as error:
             raise StoreUnavailable(str(error)) from error
         return (
             {where_of(row): EntryId(row["epoch"], row["seq"]) for row in positions},
@@ -95,7 +95,7 @@ class Rollups:
         """The plain counts of one campaign; all zero where it was never seen."""
         try:
             row = await self._pool.fetchrow(_ONE, campaign_id)
-        except AWAY as error:
+        except UNREADABLE as error:
             raise StoreUnavailable(str(error)) from error
         return NOTHING if row is None else dict(row)
 
@@ -107,7 +107,7 @@ class Rollups:
         """
         try:
             rows = await self._pool.fetch(_CORRECTIONS)
-        except AWAY as error:
+        except UNREADABLE as error:
             raise StoreUnavailable(str(error)) from error
         return {row["campaign_id"]: row["corrected_at"] for row in rows}
 

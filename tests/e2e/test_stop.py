@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e.attached import Listener
 from tests.e2e.service import BIN, STOP_WITHIN_S, Service, alive, eventually, tracebacks
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -59,8 +60,12 @@ def test_run_stops_cleanly(own_service: Service, number: int) -> None:
 
 
 def test_a_second_copy_runs_beside_the_first(service: Service, own_service: Service) -> None:
-    """Another data directory and another port are all that it takes."""
+    """
+    Another data directory and another port are all that it takes. Who has attached to the second
+    hears that it ends, and not before.
+    """
     own_service.start()
+    listener = Listener(own_service)
     send_one(own_service, "only-in-the-second")
     eventually(
         lambda: own_service.sql(
@@ -71,7 +76,10 @@ def test_a_second_copy_runs_beside_the_first(service: Service, own_service: Serv
     )
     query = "SELECT 1 FROM events WHERE client_event_id = 'only-in-the-second'"
     assert service.sql(query) == []
+    assert "shutdown" not in [event for event, *_ in listener.heard]
     assert own_service.stop() == 0
+    listener.until("shutdown")
+    listener.kill()
     assert service.call("GET", "/readyz").status == 200
 
 
