@@ -24,6 +24,7 @@ from typing import Any, cast
 from mails import Sent, sent_as
 
 from ray_tracking import EventType, TrackingClient, Unreachable
+from ray_tracking.client import RETRY_FOR_S
 
 EX_DATAERR, EX_TEMPFAIL = 65, 75
 #: There is no such mailbox or host, and will not be: RFC 3463. Whatever else begins with a 5
@@ -98,9 +99,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Report a bounce on standard input.")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="of ray-tracking")
     parser.add_argument("--api-key", help="with the scope ingest")
+    parser.add_argument("--patience", type=float, default=RETRY_FOR_S, metavar="SECONDS")
     given = parser.parse_args()
     message = message_from_bytes(sys.stdin.buffer.read(), policy=policy.default)
-    with TrackingClient(given.url, given.api_key) as client:
+    with TrackingClient(given.url, given.api_key, retry_for_s=given.patience) as client:
         for event in bounces_of(message):
             try:
                 result = client.process_event(event, EventType.EMAIL_BOUNCE)

@@ -24,6 +24,7 @@ from typing import Any
 from mails import is_automatic, sent_before
 
 from ray_tracking import EventType, TrackingClient, Unreachable
+from ray_tracking.client import RETRY_FOR_S
 
 
 def reply_of(message: EmailMessage, ours: set[str]) -> dict[str, Any] | None:
@@ -81,12 +82,13 @@ def main() -> None:
     )
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="of ray-tracking")
     parser.add_argument("--api-key", help="with the scope ingest")
+    parser.add_argument("--patience", type=float, default=RETRY_FOR_S, metavar="SECONDS")
     parser.add_argument("--once", action="store_true", help="look once, and end")
     parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS")
     given = parser.parse_args()
     ours = {address.lower() for address in given.from_us}
     (given.maildir / "cur").mkdir(exist_ok=True)
-    with TrackingClient(given.url, given.api_key) as client:
+    with TrackingClient(given.url, given.api_key, retry_for_s=given.patience) as client:
         while True:
             try:
                 for line in look(given.maildir, client, ours):

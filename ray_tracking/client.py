@@ -51,7 +51,14 @@ from ray_tracking.errors import AccessRefused, TrackingError, Unreachable
 from ray_tracking.events import EventType
 from ray_tracking.pipeline.backoff import Backoff
 
-__all__ = ["AccessRefused", "AsyncTrackingClient", "TrackingClient", "Update", "WatchRefused"]
+__all__ = [
+    "RETRY_FOR_S",
+    "AccessRefused",
+    "AsyncTrackingClient",
+    "TrackingClient",
+    "Update",
+    "WatchRefused",
+]
 
 _BAD_CREDENTIAL = 4401
 _BACKOFF = Backoff(first_s=0.1, longest_s=5.0)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import socket
 from typing import NamedTuple
 
 import msgspec
@@ -21,8 +23,11 @@ from ray_tracking.actors.clients import NAMESPACE, BroadcasterClient
 from ray_tracking.api.attempts import Request, Response
 from ray_tracking.errors import Unavailable, Unreachable
 from ray_tracking.pipeline.broadcast import Hear, Polled
+from ray_tracking.settings.environment import ray_address
 
 _ATTACH_WITHIN_S = 5.0
+_ANSWERS_WITHIN_S = 3.0
+_HOST_AND_PORT = re.compile(r"\[?(?P<host>[^/\]]+)\]?:(?P<port>\d{1,5})")
 #: The deployments that make an application one of ours.
 _OURS = {"Ingress", "Supervisor"}
 _REQUEST = 0
@@ -56,6 +61,13 @@ def join(address: str | None) -> bool:
     """
     if ray.is_initialized():
         return False
+    named = address or ray_address()
+    if named is not None and (where := _HOST_AND_PORT.fullmatch(named)):
+        # Ray itself would take more than a minute to say so.
+        try:
+            socket.create_connection((where["host"], int(where["port"])), _ANSWERS_WITHIN_S).close()
+        except OSError as error:
+            raise Unreachable(f"no Ray to join at {named}: {error}") from None
     try:
         ray.init(
             address=address or "auto",

@@ -102,6 +102,11 @@ def ray_auth_mode() -> str:
     return os.environ.get("RAY_AUTH_MODE", "").strip().lower()  # noqa: TID251
 
 
+def ray_address() -> str | None:
+    """The Ray that the environment names."""
+    return os.environ.get("RAY_ADDRESS") or None  # noqa: TID251 - Ray reads it as well
+
+
 def set_ray_defaults() -> None:
     """Prepare the environment of a Ray that this process is about to start."""
     for name, value in _RAY_DEFAULTS.items():

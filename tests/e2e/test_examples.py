@@ -94,6 +94,11 @@ def run(
     )  # fmt: skip
 
 
+def nowhere() -> tuple[str, ...]:
+    """Options that lead where nobody listens."""
+    return ("--url", f"http://127.0.0.1:{free_port()}", "--patience", "0.2")
+
+
 def rows(service: Service, campaign_id: str, count: int) -> list[Any]:
     query = "SELECT * FROM events WHERE campaign_id = $1 ORDER BY received_at, log_index"
 
@@ -202,7 +207,7 @@ def test_the_reply_watcher_reports_replies_and_nothing_else(
     mail(tmp_path, "4-stranger", In_Reply_To="<x@theirs.example>")
     arguments = (str(tmp_path), "--from-us", "sales@ours.example", "--once")
 
-    away = run("reply_watcher.py", *arguments, "--url", f"http://127.0.0.1:{free_port()}")
+    away = run("reply_watcher.py", *arguments, *nowhere())
     assert "does not answer" in away.stdout
     assert (tmp_path / "new" / "1-reply").exists()
     done = run("reply_watcher.py", *arguments, "--url", service.url)
@@ -226,19 +231,22 @@ def test_the_bounce_handler_tells_hard_from_soft(
     service: Service, number: int, action: str, status: str, kind: str | None
 ) -> None:
     report = DELIVERY_REPORT.format(number=number, action=action, status=status)
-    for _ in range(2):  # as a mail server may
+    for _ in range(2 if number == 1 else 1):  # as a mail server may
         done = run("bounce_handler.py", "--url", service.url, feed=report)
         assert done.returncode == 0, done.stderr
     assert (f"{kind} bounce of bob in bounces" in done.stdout) == (kind is not None)
     if kind is not None:
-        query = "SELECT bounce_type, details FROM events WHERE email_id = $1"
+        query = """
+            SELECT bounce_type, details FROM events
+            WHERE campaign_id = 'bounces' AND email_id = $1
+        """
         (row,) = eventually(lambda: service.sql(query, f"mail-{number}"), ROWS_WITHIN_S, "its row")
         assert row["bounce_type"] == kind
         assert json.loads(row["details"])["smtpCode"] == status
 
 
 def test_the_bounce_handler_has_the_mail_server_come_again(service: Service) -> None:
-    away = run("bounce_handler.py", "--url", f"http://127.0.0.1:{free_port()}", feed=COMPLAINT)
+    away = run("bounce_handler.py", *nowhere(), feed=COMPLAINT)
     assert away.returncode == 75
     done = run("bounce_handler.py", "--url", service.url, feed=COMPLAINT)
     assert (done.returncode, done.stdout) == (0, "complaint bounce of eve in bounces\n")
@@ -252,8 +260,7 @@ def test_the_fallback_keeps_what_it_cannot_send(service: Service, tmp_path: Path
         json.dumps({"event_type": one["eventType"], "data": one["eventData"]})
         for one in (item(campaignId="kept", leadId=str(number)) for number in range(5))
     ]
-    nowhere = ("--url", f"http://127.0.0.1:{free_port()}", "--patience", "0.2")
-    away = run("fallback.py", str(kept), *nowhere, feed="\n".join(lines[:3]) + "\n")
+    away = run("fallback.py", str(kept), *nowhere(), feed="\n".join(lines[:3]) + "\n")
     assert (away.returncode, len(kept.read_text().splitlines())) == (1, 3)
     back = run("fallback.py", str(kept), "--url", service.url, feed="\n".join(lines[3:]) + "\n")
     assert (back.returncode, kept.read_text()) == (0, ""), back.stderr
@@ -291,10 +298,8 @@ def test_the_investigator_shows_letters_and_sends_them_again(service: Service) -
     rows(service, "investigated", 1)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
-def test_each_says_how_it_is_used(name: str) -> None:
-    if name == "mails.py":
-        pytest.skip("is no script")
-    done = run(name, "--help")
-    assert done.returncode == 0
-    assert "--url" in done.stdout
+def test_each_says_how_it_is_used() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        if os.access(path, os.X_OK):
+            done = run(path.name, "--help")
+            assert (done.returncode, "--url" in done.stdout) == (0, True), path

@@ -222,10 +222,7 @@ async def test_a_lost_answer_makes_no_second_event(stack: Stack) -> None:
     stack.answering.clear()
     sending = asyncio.create_task(client.process_event(data, "EMAIL_OPEN"))
     await eventually(lambda: service.ports.gatherer.room.events)
-    first = await client._connecting
-    client._connecting = asyncio.create_task(client._connect())
-    await client._connecting
-    first.close()
+    await client.reconnect()
     stack.answering.set()
     result = await sending
     assert (result.success, result.event_id) == (True, "once")

@@ -26,10 +26,17 @@ class InsideClient(AsyncMethods):
     def __init__(self, service: Service, retry_for_s: float = 5.0) -> None:
         super().__init__(retry_for_s)
         self._server = CallServer([Inside(service.app).request])
+        self._starting = asyncio.create_task(self._server.start("127.0.0.1"))
         self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> CallClient:
-        return await CallClient.connect(await self._server.start("127.0.0.1"))
+        return await CallClient.connect(await self._starting)
+
+    async def reconnect(self) -> None:
+        """Lose the connection, and have another."""
+        lost, self._connecting = await self._connecting, asyncio.create_task(self._connect())
+        await self._connecting
+        lost.close()
 
     async def _send(self, request: Request) -> Response:
         return await self.request(request)
