@@ -21,8 +21,8 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from ray_tracking import failpoints, garbage, logs
-from ray_tracking.actors.autoscaling import recorded
 from ray_tracking.actors.attach import Attachment
+from ray_tracking.actors.autoscaling import recorded
 from ray_tracking.actors.calls import CallServer
 from ray_tracking.actors.clients import BroadcasterClient, ShardClients
 from ray_tracking.actors.supervisor import Runtime, Supervisor
@@ -30,10 +30,9 @@ from ray_tracking.clock import node_clock
 from ray_tracking.errors import SettingsError, Unavailable
 from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
+from ray_tracking.http.inside import Inside
 from ray_tracking.http.lag import LoopLag
 from ray_tracking.http.listener import Listener, listener_options
-from ray_tracking.http.inside import Inside
-from ray_tracking.http.listener import Listener
 from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.metrics import exposition
@@ -304,6 +303,7 @@ class IngressReplica:
                 backlog=self._gatherer.room.events / self._settings.max_buffer_size,
             )
         )
+
     async def attach(self) -> Attachment:
         """How a process on this Ray reaches this replica, and hears of what happens."""
         return self._attachment
