@@ -28,7 +28,7 @@ from ray_tracking.api.answers import DeadLetter, HealthStatus, ProcessingStats
 from ray_tracking.api.attempts import Request, Response
 from ray_tracking.api.handlers import Handler, Handlers
 from ray_tracking.api.methods import AsyncMethods, patience
-from ray_tracking.errors import NotInitialized, TrackingError, Unreachable
+from ray_tracking.errors import NotInitialized, Unreachable
 from ray_tracking.pipeline.backoff import Backoff
 from ray_tracking.pipeline.broadcast import BROADCASTED, Cursor, Frame, Hear, Polled
 
@@ -204,7 +204,7 @@ class TrackingEventProcessor(AsyncMethods):
         """Hear of what is told from now on."""
         try:
             now = await self._hear(Cursor(0, 0))
-        except (TrackingError, TimeoutError) as error:
+        except Exception as error:
             log.debug("nothing heard yet: %r", error)
             now = None
         if self._listening is None and self._way is not None:
@@ -222,7 +222,8 @@ class TrackingEventProcessor(AsyncMethods):
         while True:
             try:
                 polled = await self._hear(self._cursor)
-            except (TrackingError, TimeoutError, RuntimeError) as error:
+            except Exception as error:
+                # Of Ray's too: it goes on listening as long as somebody wants to hear.
                 log.debug("broadcaster not reached: %r", error)
                 await asyncio.sleep(_BACKOFF.wait_s(attempt, random.random()))
                 attempt += 1

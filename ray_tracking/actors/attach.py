@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import socket
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import ray
@@ -98,6 +98,7 @@ class Attached:
         self._application = application
         self._connecting: asyncio.Task[CallClient] | None = None
         self._broadcaster: BroadcasterClient | None = None
+        self._ingress: Any = None
         #: Calls that go on although nobody waits for them any more.
         self._calls: set[asyncio.Task[bytes]] = set()
         #: How long an event that comes again is known.
@@ -153,6 +154,14 @@ class Attached:
         if self._broadcaster is not None:
             await self._broadcaster.close()
 
+    def _attach(self) -> Attachment:
+        if self._ingress is None:
+            name = self._application or _only_application()
+            self._ingress = serve.get_deployment_handle("Ingress", name)
+        answer = self._ingress.attach.remote()
+        attachment: Attachment = answer.result(timeout_s=_ATTACH_WITHIN_S)
+        return attachment
+
     def _forget(self, call: asyncio.Task[bytes]) -> None:
         self._calls.discard(call)
         if not call.cancelled():
@@ -168,21 +177,17 @@ class Attached:
         try:
             async with asyncio.timeout(2 * _ATTACH_WITHIN_S):
                 # Serve's own calls block.
-                attachment = await asyncio.to_thread(_attach, self._application)
+                attachment = await asyncio.to_thread(self._attach)
                 connection = await CallClient.connect(attachment.endpoint)
-        except (RayError, TimeoutError, Unavailable, RuntimeError) as error:
-            raise Unreachable(f"ray-tracking does not answer: {error or 'too late'}") from None
+        except Unreachable:
+            raise
+        except Exception as error:
+            # Whatever Ray or Serve say: to whoever asks, it is not there now.
+            raise Unreachable(f"ray-tracking does not answer: {error!r}") from None
         self.known_for_ms = attachment.known_for_ms
         if self._broadcaster is None:
             self._broadcaster = BroadcasterClient(attachment.broadcaster)
         return connection
-
-
-def _attach(application: str | None) -> Attachment:
-    name = application or _only_application()
-    handle = serve.get_deployment_handle("Ingress", name)
-    attachment: Attachment = handle.attach.remote().result(timeout_s=_ATTACH_WITHIN_S)
-    return attachment
 
 
 def _only_application() -> str:

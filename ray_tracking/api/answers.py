@@ -25,6 +25,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
                 return getattr(self, field)
         raise KeyError(name)
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field by either name."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def keys(self) -> tuple[str, ...]:
+        """The names on the wire, so that ``dict(answer)`` and ``**answer`` work."""
+        return self.__struct_encode_fields__
+
     def to_dict(self) -> dict[str, Any]:
         """As it is on the wire: names in camelCase, values as JSON has them."""
         value: dict[str, Any] = msgspec.to_builtins(self)

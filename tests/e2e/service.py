@@ -178,14 +178,20 @@ class Service:
 
     def actor_pid(self, name: str) -> int:
         """The process of an actor, by what it is called: ``Shard``, ``Writer`` …"""
+        return self.actor_pids(name)[0]
+
+    def actor_pids(self, name: str) -> list[int]:
+        """Of all that are called so."""
+        found = []
         for process in self.processes():
             try:
                 title = " ".join(process.cmdline())
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 continue
             if title.startswith(f"ray::{name}"):
-                return process.pid
-        raise AssertionError(f"there is no {name}")
+                found.append(process.pid)
+        assert found, f"there is no {name}"
+        return found
 
     def call(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None

@@ -296,10 +296,3 @@ def test_the_investigator_shows_letters_and_sends_them_again(service: Service) -
     redriven = run("dead_letters.py", "--url", service.url, "--redrive", "no_example")
     assert json.loads(redriven.stdout)["redriven"] == 1
     rows(service, "investigated", 1)
-
-
-def test_each_says_how_it_is_used() -> None:
-    for path in EXAMPLES.glob("*.py"):
-        if os.access(path, os.X_OK):
-            done = run(path.name, "--help")
-            assert (done.returncode, "--url" in done.stdout) == (0, True), path

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -42,6 +39,7 @@ def test_it_works_wherever_ray_does(service: Service) -> None:
         assert told[place]["success"], told
         assert told[place]["eventId"] == f"attached-{place}"
     assert (told["ray_after_it"], told["still_there"]) == (False, True)
+    assert "no Ray to join at 127.0.0.1:1" in told["nowhere"]
     query = "SELECT client_event_id FROM events WHERE campaign_id = 'attached'"
     ids = eventually(lambda: len(rows := service.sql(query)) == 9 and rows, 10, "nine rows")
     named = sorted(row["client_event_id"] for row in ids if row["client_event_id"])
@@ -58,22 +56,23 @@ def test_it_works_wherever_ray_does(service: Service) -> None:
     assert rest["answered_at_shutdown"] is True
 
 
-def test_nobody_waits_for_a_ray_that_is_not_there() -> None:
-    """One line says so, and how to mend it."""
-    script = """
-import asyncio
-from ray_tracking import TrackingEventProcessor, Unreachable
-try:
-    asyncio.run(TrackingEventProcessor(ray_address="127.0.0.1:1").initialize())
-except Unreachable as error:
-    print(error)
-"""
-    began_s = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
-    )
-    assert "no Ray to join" in done.stdout, done.stderr
-    assert time.monotonic() - began_s < 45
+def test_replicas_that_die_cost_no_event(service: Service) -> None:
+    """What was under way is asked of the next one, and is stored once."""
+    process = attached(service, "tests.support.sending_process", "attached-kill", "400")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "sending\n"
+    for pid in service.actor_pids("ServeReplica:tracking:Ingress"):
+        os.kill(pid, signal.SIGKILL)
+    printed, logged = process.communicate(timeout=60)
+    assert process.returncode == 0, logged
+    assert json.loads(printed) == {"success": 400, "refused": []}
+    query = """
+        SELECT count(*) AS n, count(DISTINCT client_event_id) AS ids
+        FROM events WHERE campaign_id = $1
+    """
+    eventually(lambda: service.sql(query, "attached-kill")[0]["n"] >= 400, 15, "rows")
+    (row,) = service.sql(query, "attached-kill")
+    assert (row["n"], row["ids"]) == (400, 400)
 
 
 def test_each_event_is_heard(service: Service, listener: Listener) -> None:

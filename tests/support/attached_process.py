@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray import serve
 
-from ray_tracking import EventType, TrackingEventProcessor
+from ray_tracking import EventType, TrackingEventProcessor, Unreachable
 
 NAMESPACE = "somebody else's"
 
@@ -103,9 +103,20 @@ async def everything(campaign_id: str) -> dict[str, Any]:
     }
 
 
+async def nowhere() -> str:
+    """What is said where there is no Ray, at once."""
+    try:
+        async with asyncio.timeout(10):
+            await TrackingEventProcessor(ray_address="127.0.0.1:1").initialize()
+    except Unreachable as error:
+        return str(error)
+    return "somebody answered"
+
+
 def main(campaign_id: str) -> None:
     """Everywhere, one after the other."""
-    told: dict[str, Any] = {"script": asyncio.run(send(campaign_id, "script"))}
+    told: dict[str, Any] = {"nowhere": asyncio.run(nowhere())}
+    told["script"] = asyncio.run(send(campaign_id, "script"))
     told["ray_after_it"] = ray.is_initialized()  # the processor had joined, and has left
     ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
     told["driver"] = asyncio.run(send(campaign_id, "driver"))
