@@ -115,17 +115,20 @@ def test_of_a_batch_only_what_may_pass_later_is_sent_again() -> None:
 
 
 def test_the_counts_of_a_batch_that_is_given_up_add_up_to_it() -> None:
-    errors = [
-        {"index": n, "error": LIMITED if n else OVERLOADED, "retryAfter": 2} for n in range(2)
-    ]
-    again = [{**error, "index": error["index"]} for error in errors]
+    limited = {"index": 1, "error": LIMITED, "retryAfter": 2}
+    errors = [limited, {"index": 2, "error": OVERLOADED, "retryAfter": 2}]
+    # Of the second request, which has two items.
+    again = [{**error, "index": index} for index, error in enumerate(errors)]
     run = Run(
         batch_reply(207, processed=1, rateLimited=1, overloaded=1, errors=errors),
         batch_reply(429, rateLimited=1, overloaded=1, errors=again, wait_s=2),
     )
     result = run.of(calls.process_event_batch(batch(3), run.patience(9.0)))
     assert (result.processed, result.rate_limited, result.overloaded) == (1, 1, 1)
-    assert [error.index for error in result.errors] == [0, 1]
+    assert [(error.index, error.error) for error in result.errors] == [
+        (1, LIMITED),
+        (2, OVERLOADED),
+    ]
     assert result.success
     assert result.retry_after == 2
 
