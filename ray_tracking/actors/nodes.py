@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import resource
 import shutil
+import socket
 import tempfile
 import time
 from hashlib import blake2b
@@ -20,6 +21,7 @@ from ray_tracking.pipeline.doctor import MachineFacts
 from ray_tracking.settings import Settings, environment
 
 _ANSWER_WITHIN_S = 30.0
+_CONNECT_WITHIN_S = 3.0
 
 
 def probe_machine(data_dir: Path, name: str = "this machine") -> MachineFacts:
@@ -47,6 +49,7 @@ def probe_nodes(address: str, data_dir: Path) -> list[tuple[MachineFacts, float,
     Raises:
         Unavailable: If there is no such cluster, or a node of it does not answer.
     """
+    _check_listens(address)
     try:
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -56,6 +59,18 @@ def probe_nodes(address: str, data_dir: Path) -> list[tuple[MachineFacts, float,
         return [_ask(node, data_dir) for node in ray.nodes() if node["Alive"]]
     finally:
         ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # a word such as auto, of which Ray knows at once whether there is any
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_WITHIN_S).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unavailable(f"no Ray cluster at {address}: {reason}") from None
 
 
 def _ask(node: dict[str, Any], data_dir: Path) -> tuple[MachineFacts, float, float]:

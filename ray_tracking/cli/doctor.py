@@ -34,7 +34,7 @@ from ray_tracking.settings import Settings
 from ray_tracking.settings.whole import is_loopback
 
 _MARKS = {State.OK: "ok", State.WARN: "!!", State.FAIL: "XX"}
-_PROBE_WITHIN_S = 2.0
+_PROBE_WITHIN_S = 5.0
 
 
 @click.command()

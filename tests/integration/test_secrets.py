@@ -43,7 +43,7 @@ ENVIRONMENT = {
 }
 
 
-def test_every_setting_that_is_a_secret_is_tried() -> None:
+async def test_every_setting_that_is_a_secret_is_tried() -> None:
     tried = {name.lower().removeprefix("tracking_") for name in ENVIRONMENT} | set(ARGS)
 
     assert tried >= SECRETS
