@@ -145,7 +145,7 @@ def small(directory: Path) -> Path:
         "min_replicas": 1, "max_replicas": 3, "look_back_period_s": 2,
         "upscale_delay_s": 0.5, "downscale_delay_s": 2,
     }  # fmt: skip
-    ingress["autoscaling_config"]["policy"]["policy_kwargs"] = {"requests_per_s": 30}
+    ingress["autoscaling_config"]["policy"]["policy_kwargs"] = {"requests_per_s": 5}
     file = directory / "small.yaml"
     file.write_text(yaml.safe_dump(config))
     return file
@@ -239,7 +239,7 @@ async def test_a_node_is_lost_and_nothing_else(servers: ServerUrls, tmp_path: Pa
             await eventually(lambda: running(1), 60)
             say("one replica")
             tasks = [asyncio.create_task(senders.run(n)) for n in range(4)]
-            await eventually(lambda: running(3), 40)
+            await eventually(lambda: running(3), 60)
             say("three replicas")
             nodes = await cluster.actors(client)
             assert {"shard-0", "shard-1", "writer-0", "broadcaster"} == set(nodes)
@@ -268,6 +268,8 @@ async def test_a_node_is_lost_and_nothing_else(servers: ServerUrls, tmp_path: Pa
             count = senders.count(cluster.ports[0])
             await eventually(lambda: senders.count(cluster.ports[0]) > count + 50, 40)
             say("events go on")
+            await eventually(lambda: running(3), 60)
+            say("three replicas again")
             senders.stop()
             await asyncio.wait_for(asyncio.gather(*tasks), 30)
             await eventually(lambda: running(1), 60)
