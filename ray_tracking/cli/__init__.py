@@ -30,6 +30,7 @@ COMMANDS: dict[str, _Entry] = {
         "ray_tracking.cli.doctor:command", "Check machine, cluster and servers before a start."
     ),
     "keys": _Entry("ray_tracking.cli.keys:command", "Make API keys for callers."),
+    "limits": _Entry("ray_tracking.cli.limits:command", "How much one campaign may send."),
     "log": _Entry("ray_tracking.cli.log:command", "Look at the event log's gaps and spools."),
     "migrate": _Entry("ray_tracking.cli.migrate:command", "Bring the database schema up to date."),
     "replay": _Entry("ray_tracking.cli.replay:command", "Count campaigns anew from their rows."),
