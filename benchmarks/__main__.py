@@ -25,7 +25,7 @@ from ray_tracking.settings import Settings
 #: These share a service and take turns, so that a bad minute does not fall on one alone.
 IN_TURNS = (
     *("single", "pixel", "mixed", "batch", "batch-minute", "dedup", "cpu"),
-    *("failover", "priority", "rollups"),
+    *("failover", "priority", "rollups", "looking"),
 )
 #: These take longer and have a service of their own, once each.
 ALONE = (

@@ -55,6 +55,8 @@ GOALS = (
     Goal("then a row at 1,000/s, p99, ms", "latency", "1000/s: then a row, p99", "at most", 100),
     Goal("durability, single, times", "durability", "single: cost", "at most", 1.5),
     Goal("durability, batch, times", "durability", "batch: cost", "at most", 1.5),
+    Goal("stats, health, metrics, p95, ms", "looking", "one now and then: p95", "at most", 10),
+    Goal("the same, ten pollers, p95, ms", "looking", "ten pollers: p95", "at most", 10),
     Goal("processors, batch, us/event", "cpu", "batch: all", "at most", 45),
     Goal("statements, batch, per 1000 events", "cpu", "batch: statements", "at most", 10),
     Goal("statements, single, per 1000 events", "cpu", "single: statements", "at most", 10),

@@ -37,14 +37,14 @@ from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.metrics import exposition
 from ray_tracking.http.ports import Ports
+from ray_tracking.http.report import Reporter
+from ray_tracking.http.shared import Shared
 from ray_tracking.http.spooler import Spooler
 from ray_tracking.jobs.submit import ReplayJobs
-from ray_tracking.memory import rss_bytes
 from ray_tracking.pipeline import enrich
 from ray_tracking.pipeline.gather import GatherPolicy
 from ray_tracking.pipeline.health import overall_health, readiness
 from ray_tracking.pipeline.letters import NewLetters, show
-from ray_tracking.pipeline.level import Level
 from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.overview import ReplicaReport
 from ray_tracking.pipeline.room import Room
@@ -67,8 +67,8 @@ log = structlog.get_logger("ray_tracking.ingress")
 #: Long enough for a call to be worth its cost, short enough for nobody to notice.
 _LINGER_S = 0.010
 _REPORT_EVERY_S = 1.0
-#: How old a status may be that several requests share.
-_STATUS_FOR_S = 0.5
+#: How old a snapshot may be before the supervisor is asked for one.
+_SNAPSHOT_FOR_S = 2.0
 _SERVE_ANSWERS_WITHIN_S = 5.0
 _ASK_AGAIN_S = 0.1
 _ANSWER_WITHIN_S = 5.0
@@ -89,7 +89,7 @@ class SupervisorReplica:
     async def __init__(self, settings: Settings, generation: str) -> None:  # type: ignore[misc]
         self._generation = generation
         settings = settings.with_environment()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, "supervisor")
         self._supervisor = Supervisor(settings)
         await self._supervisor.start()
         self._beside = [
@@ -155,8 +155,10 @@ class SupervisorReplica:
     async def health(self) -> dict[str, Any]:
         return await self._supervisor.health()
 
-    async def exchange(self, report: ReplicaReport) -> tuple[Level, Mode, Mapping[str, Any]]:
-        """Besides level and mode, what was changed of the settings."""
+    async def exchange(
+        self, report: ReplicaReport
+    ) -> tuple[Mode, dict[str, Any], Mapping[str, Any]]:
+        """Besides mode and snapshot, what was changed of the settings."""
         return *await self._supervisor.exchange(report), self._supervisor.changes
 
     async def reconfigure(self, values: Any) -> None:
@@ -208,8 +210,7 @@ class IngressReplica:
         self._generation = generation
         self._settings = settings.with_environment()
         self._supervisor = supervisor
-        self._health_snapshot: tuple[float, dict[str, Any] | None] = (0.0, None)
-        self._health_lock = asyncio.Lock()
+        self._snapshot = Shared(self._ask_supervisor, _SNAPSHOT_FOR_S)
         self._listener: Listener | None = None
         self._name = uuid4().hex[:12]
         self._lag = LoopLag()
@@ -218,7 +219,7 @@ class IngressReplica:
         #: What was changed of the settings, as the supervisor last said.
         self._changes: Mapping[str, Any] = {}
         failpoints.arm(self._settings.failpoints_dir)
-        logs.configure(self._settings.log_level)
+        logs.configure(self._settings.log_level, f"ingress-{self._name}")
 
     async def __serve_build_asgi_app__(self) -> App:
         """Called once, on the replica, when it starts."""
@@ -260,6 +261,7 @@ class IngressReplica:
             clock=self._clock,
         )
         self._app = App(self._ports)
+        self._reporter = Reporter(self._name, self._app, self._ports)
         self._calls = CallServer([Inside(self._app).request])
         self._attachment = Attachment(
             await self._calls.start(ray.util.get_node_ip_address()),
@@ -359,8 +361,10 @@ class IngressReplica:
         while True:
             try:
                 async with asyncio.timeout(_REPORT_EVERY_S):
-                    report = self._report()
-                    _, self._ports.mode, values = await self._supervisor.exchange.remote(report)
+                    report = self._reporter.report()
+                    answer = await self._supervisor.exchange.remote(report)
+                self._ports.mode, snapshot, values = answer
+                self._snapshot.put(snapshot)
                 self._go_by(values)
             except Exception as error:
                 # It is beside the path: while it is away, everything else goes on.
@@ -381,54 +385,31 @@ class IngressReplica:
         self._gatherer.linger_for(_linger_s(settings))
         logs.configure(settings.log_level)
 
-    def _report(self) -> ReplicaReport:
-        spooler, tracking, traffic = self._spooler, self._app.tracking, self._ports.traffic
-        requests, request_ms = traffic.last_minute(self._clock())
-        return ReplicaReport(
-            replica=self._name,
-            buffered=self._gatherer.room.events,
-            spooled=spooler.events if spooler else 0,
-            spool_bytes=spooler.size_bytes if spooler else 0,
-            spool_corrupt=spooler.corrupt if spooler else 0,
-            spool_trouble=spooler.trouble if spooler else None,
-            unconfirmed=tracking.unconfirmed,
-            lost=tracking.lost,
-            linger_s=self._gatherer.linger_s,
-            duplicates=traffic.duplicates,
-            limited=traffic.limited,
-            overloaded=traffic.overloaded,
-            invalid=traffic.invalid,
-            requests=requests,
-            request_ms=request_ms,
-            connections=self._hub.connections,
-            rss_bytes=rss_bytes(),
-        )
-
     async def _ready(self) -> str | None:
         reason = readiness(await self._shards.statuses(timeout_s=1.0))
         if reason and self._spooler is not None and self._spooler.trouble is None:
             return None  # not into the log, but events are taken
         return reason
 
-    async def _snapshot(self) -> dict[str, Any] | None:
+    async def _ask_supervisor(self) -> dict[str, Any] | None:
         """What the supervisor says; None if it does not answer."""
-        async with self._health_lock:
-            at_s, snapshot = self._health_snapshot
-            if time.monotonic() - at_s > _STATUS_FOR_S:
-                try:
-                    async with asyncio.timeout(5):
-                        snapshot = await self._supervisor.health.remote()
-                except Exception:
-                    # Whatever keeps the supervisor from answering is what there is to report.
-                    snapshot = None
-                self._health_snapshot = (time.monotonic(), snapshot)
-        return snapshot
+        try:
+            async with asyncio.timeout(5):
+                snapshot: dict[str, Any] = await self._supervisor.health.remote()
+                return snapshot
+        except Exception:
+            # Whatever keeps the supervisor from answering is what there is to report.
+            return None
 
     async def _health(self) -> dict[str, Any]:
-        return overall_health(await self._snapshot(), now_s=time.time())
+        snapshot = await self._snapshot.get()
+        if snapshot is None:
+            return overall_health(None, now_s=time.time())
+        health: dict[str, Any] = snapshot["health"]
+        return health
 
     async def _metrics(self) -> bytes | None:
-        snapshot = await self._snapshot()
+        snapshot = await self._snapshot.get()
         return exposition(snapshot) if snapshot is not None else None
 
     async def _config(self) -> dict[str, Any] | None:
@@ -441,7 +422,7 @@ class IngressReplica:
             return None
 
     async def _stats(self) -> dict[str, Any] | None:
-        snapshot = await self._snapshot()
+        snapshot = await self._snapshot.get()
         return processing_stats(snapshot) if snapshot is not None else None
 
 

@@ -12,7 +12,7 @@ import asyncio
 import random
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ray_tracking.actors.control import ControlWatch
 from ray_tracking.actors.signal import Signal
 from ray_tracking.clock import Clock
 from ray_tracking.errors import LogUnavailable
-from ray_tracking.events import LANES, TYPES_BY_CODE
+from ray_tracking.events import LANES, TYPES_BY_CODE, Lane
 from ray_tracking.pipeline.append import BadEntry, Entry, EntryId
 from ray_tracking.pipeline.backoff import Backoff
 from ray_tracking.pipeline.broadcast import (
@@ -95,9 +95,9 @@ class BroadcasterConfig:
     """What a broadcaster needs to know. Travels to its process."""
 
     name: str
-    redis_url: str
+    redis_url: str = field(repr=False)
     redis_prefix: str
-    database_url: str
+    database_url: str = field(repr=False)
     database_schema: str
     partitions: int
     clock_dir: Path | None = None
@@ -219,6 +219,7 @@ class Broadcaster:
             "started": self._caught_up.is_set(),
             "events": self._events,
             "reading": self._trouble is None,
+            "batched": self._batched,
             "watched": len(self._interest.campaigns),
             "ring_bytes": self._ring.size_bytes,
             "trouble": self._trouble or self._rows_trouble,
@@ -386,11 +387,15 @@ class Broadcaster:
         for campaign_id in watched:
             activity = activities[campaign_id]
             activity.events += tallies[campaign_id].events
-            room = MAX_BATCH_EVENTS - len(activity.shown)
-            if room > 0 and (
-                self._batched or To.DETAIL in (self._interest.of(campaign_id) or To(0))
-            ):
-                activity.shown += _shown(entry, campaign_id, room)
+            detailed = To.DETAIL in (self._interest.of(campaign_id) or To(0))
+            if LANES[where[1]] is Lane.HIGH:
+                activity.urgent_events += tallies[campaign_id].events
+                shown, wanted_here = activity.urgent, detailed
+            else:
+                shown, wanted_here = activity.shown, detailed or self._batched
+            room = MAX_BATCH_EVENTS - len(shown)
+            if wanted_here and room > 0:
+                shown += _shown(entry, campaign_id, room)
 
     def _has_read(self, positions: Mapping[Where, EntryId]) -> bool:
         """Of the streams that do not stand still."""

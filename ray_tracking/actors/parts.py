@@ -35,6 +35,8 @@ from ray_tracking.errors import LogUnavailable
 from ray_tracking.memory import rss_bytes
 from ray_tracking.pipeline.admit import AdmissionPolicy
 from ray_tracking.pipeline.control import Control
+from ray_tracking.pipeline.level import Level
+from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.rate import CampaignLimits, RatePolicy
 from ray_tracking.pipeline.window import WindowPolicy
 from ray_tracking.pipeline.write import FlushPolicy
@@ -68,10 +70,15 @@ class _Works:
     class, those that nobody calls from outside too.
     """
 
-    def __init__(self, part: _Plain) -> None:
+    def __init__(self, part: _Plain, name: str) -> None:
         self._part = part
+        self._name = name
         garbage.settle()
         self._first_start = asyncio.create_task(_try_to_start(part))
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard calls it, and puts before what it says."""
+        return self._name
 
     async def start(self) -> None:
         """Return when it works."""
@@ -96,7 +103,7 @@ class ShardActor(_Works):
     def __init__(self, config: ShardConfig) -> None:
         _settle_in(config)
         shard = Shard(config, end_process, _clock(config))
-        super().__init__(shard)
+        super().__init__(shard, config.name)
         # In the order of actors.clients.
         self._listening = _listen(CallServer([shard.submit, shard.drain_spool]), config)
 
@@ -110,7 +117,12 @@ class WriterActor(_Works):
 
     def __init__(self, config: WriterConfig) -> None:
         _settle_in(config)
-        super().__init__(Writer(config, end_process, _clock(config)))
+        self._writer = Writer(config, end_process, _clock(config))
+        super().__init__(self._writer, config.name)
+
+    async def tell(self, mode: Mode, level: Level) -> None:
+        """The processing mode and the level of back-pressure in force."""
+        await self._writer.set_pace(mode, level)
 
 
 class BroadcasterActor(_Works):
@@ -119,7 +131,7 @@ class BroadcasterActor(_Works):
     def __init__(self, config: BroadcasterConfig) -> None:
         _settle_in(config)
         self._broadcaster = Broadcaster(config, end_process, _clock(config))
-        super().__init__(self._broadcaster)
+        super().__init__(self._broadcaster, config.name)
         # In the order of actors.clients.
         told = self._broadcaster
         server = CallServer([told.poll, told.watch, told.hear])
@@ -144,7 +156,7 @@ def _listen(server: CallServer, config: _Config) -> asyncio.Task[Endpoint]:
 def _settle_in(config: _Config) -> None:
     """What every process of ours does first."""
     failpoints.arm(config.failpoints_dir)
-    logs.configure(config.log_level)
+    logs.configure(config.log_level, config.name)
 
 
 def _clock(config: _Config) -> Clock:
@@ -395,10 +407,10 @@ def control_of(settings: Settings, campaigns: Mapping[str, CampaignLimits]) -> C
 
 def flush_policy(settings: Settings) -> FlushPolicy:
     """When the writer flushes, from the settings."""
-    realtime = settings.processing_mode == "realtime"
     return FlushPolicy(
         max_events=settings.max_batch_size,
-        max_age_ms=0 if realtime else settings.batch_processing_interval_ms,
+        max_age_ms=settings.batch_processing_interval_ms,
+        hybrid_age_ms=settings.buffer_flush_interval_ms,
     )
 
 

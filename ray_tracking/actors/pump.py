@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import structlog
 
 from ray_tracking.actors.flusher import Flusher
 from ray_tracking.actors.reader import Reader
@@ -24,12 +26,16 @@ from ray_tracking.pipeline.batching import BatchSize
 from ray_tracking.pipeline.books import Books
 from ray_tracking.pipeline.care import Standing
 from ray_tracking.pipeline.flush import Move, Where
+from ray_tracking.pipeline.level import Level
+from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.parked import Budget
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.write import FlushPolicy
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.log_reader import LogReader
 from ray_tracking.stores.rows import PositionReader, RowWriter
+
+log = structlog.get_logger("ray_tracking.writer")
 
 #: How often what is parked asks for budget.
 _ASK_AGAIN_MS = 200
@@ -42,9 +48,9 @@ class WriterConfig:
     """What a writer needs to know. Travels to its process."""
 
     name: str
-    redis_url: str
+    redis_url: str = field(repr=False)
     redis_prefix: str
-    database_url: str
+    database_url: str = field(repr=False)
     database_schema: str
     partitions: tuple[int, ...]
     flush: FlushPolicy
@@ -81,7 +87,9 @@ class Pump:
         self._log_reader = LogReader(config.redis_url, config.redis_prefix)
         self._rows = RowWriter(config.database_url, config.database_schema, name, wheres)
         self._stored = PositionReader(config.database_url, config.database_schema, name)
-        self._policy = self._of_lane(config.flush)
+        self._policy = config.flush
+        #: How long what was read waits for company.
+        self.linger_ms = 0
         self._budget = budget
         self._clock = clock
         self._tell_stored = stored
@@ -104,17 +112,14 @@ class Pump:
         #: How many events go into a flush.
         self.batch = BatchSize(config.flush.max_events)
         self.progress_ms = clock()
+        self.set_pace(Mode.HYBRID, Level.NORMAL)
 
     def change(self, policy: FlushPolicy) -> None:
         """Flush otherwise from now on. How much may wait stays as it is."""
         if policy.max_events != self._policy.max_events:
             self.batch.change(policy.max_events)
-        self._policy = self._of_lane(policy)
-        self._changed.send()
-
-    def _of_lane(self, policy: FlushPolicy) -> FlushPolicy:
-        # What has priority does not wait for company.
-        return replace(policy, max_age_ms=0) if self.lane is Lane.HIGH else policy
+        self._policy = policy
+        self.set_pace(*self._pace)
 
     # -- life --------------------------------------------------------------------
 
@@ -159,6 +164,14 @@ class Pump:
         ):
             await self._changed.wait(_DRAIN_LOOK_MS)
 
+    def set_pace(self, mode: Mode, level: Level) -> None:
+        """Work as the processing mode and the level of back-pressure ask for."""
+        self._pace = mode, level
+        # What has priority does not wait for company in any mode.
+        high = self.lane is Lane.HIGH
+        self.linger_ms = 0 if high else self._policy.linger_ms(mode, level)
+        self._changed.send()
+
     async def close(self) -> None:
         """Let go of every connection."""
         await self._log_reader.close()
@@ -186,6 +199,18 @@ class Pump:
     def queued_bytes(self) -> int:
         return self._backlog.size_bytes
 
+    def oldest_ms(self, now_ms: int) -> int:
+        """How long the event has waited since it came in that waits longest here."""
+        received_ms = self._backlog.oldest_received_ms
+        return 0 if received_ms is None else max(0, now_ms - received_ms)
+
+    def stalled_ms(self, now_ms: int) -> int:
+        """How long it has stored nothing although something was there."""
+        oldest_ms = self._backlog.oldest_ms
+        if oldest_ms is None or self.lane is Lane.PARKED:  # which waits for budget
+            return 0
+        return now_ms - max(oldest_ms, self.progress_ms)
+
     @property
     def trouble(self) -> str | None:
         """Why it does not go on."""
@@ -199,13 +224,22 @@ class Pump:
             if oldest_ms is not None and not self._draining:
                 age_ms = self._clock() - oldest_ms
                 waiting = self._backlog.events
-                if wait_ms := self._policy.wait_ms(waiting, age_ms, self.batch.events):
+                if wait_ms := self._policy.wait_ms(
+                    waiting, age_ms, self.batch.events, self.linger_ms
+                ):
                     await self._changed.wait(wait_ms)
                     continue
             if moves := self._take():
                 began_ms = self._clock()
                 await self.flusher.store(moves)
-                self.batch.note(sum(move.events for move in moves), self._clock() - began_ms)
+                events, took_ms = sum(move.events for move in moves), self._clock() - began_ms
+                at_most = self.batch.events
+                self.batch.note(events, took_ms)
+                log.debug(
+                    "stored", lane=self.lane, events=events, took_ms=took_ms, at_most=at_most,
+                    next_at_most=self.batch.events, linger_ms=self.linger_ms,
+                    draining=self._draining, waiting=self._backlog.events,
+                )  # fmt: skip
                 self._positions |= {move.where: move.new for move in moves}
                 self.batches += 1
                 self.progress_ms = self._clock()

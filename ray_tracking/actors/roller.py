@@ -89,6 +89,11 @@ class Roller:
             self.trouble = None
             self._steps_done = self._steps_begun
             self.rows += self._last.rows
+            if self._last.rows:
+                took_ms = self._clock() - began_ms
+                log.debug(
+                    "counted", rows=self._last.rows, behind=self._last.behind, took_ms=took_ms
+                )
             self._changed.send()
             await self._rest(self._clock() - began_ms)
 

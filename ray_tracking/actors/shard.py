@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import random
 from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ class ShardConfig:
     """What a shard needs to know. Travels to its process."""
 
     name: str
-    redis_url: str
+    redis_url: str = field(repr=False)
     redis_prefix: str
-    database_url: str
+    database_url: str = field(repr=False)
     database_schema: str
     policy: AdmissionPolicy
     max_buffered_events: int
@@ -276,7 +277,11 @@ class Shard:
                     blocked = submission.partition in self._upkeep.blocked
                     results.append(offer(index, partition, _SHUT if blocked else shut))
             await self._settled({r.append for r in results if isinstance(r, Reservation)})
-            return [r.outcome() if isinstance(r, Reservation) else r for r in results]
+            outcomes = [r.outcome() if isinstance(r, Reservation) else r for r in results]
+            if any(outcome.verdict is not Verdict.ACCEPTED for outcome in outcomes):
+                verdicts = Counter(outcome.verdict.name for outcome in outcomes)
+                log.debug("decided", **verdicts, shut=shut and shut.verdict.name)
+            return outcomes
         finally:
             self._room.leave(*size)
 
@@ -391,7 +396,7 @@ class Shard:
         if not (closed and self._log.appender_connected) and not await self._verify():
             self._refuse_waiting()
             return False
-        now_ms = self._clock()
+        sent_ms = now_ms = self._clock()
         fresh = [append for p in self._partitions.values() for append in p.take(now_ms=now_ms)]
         if not (appends := repeats + fresh):
             return True
@@ -402,6 +407,7 @@ class Shard:
         for append, result in zip(appends, results, strict=True):
             self._settle(self._partitions[append.partition], append, result, now_ms)
         self._answer_settled()
+        log.debug("appended", fresh=len(fresh), repeats=len(repeats), took_ms=now_ms - sent_ms)
         failpoints.reach("shard.committed")
         return all(result is Appended.OK for result in results)
 

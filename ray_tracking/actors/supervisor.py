@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import structlog
@@ -28,14 +29,15 @@ from ray_tracking.actors.parts import (
     restart_controller,
     retire_others,
 )
+from ray_tracking.actors.ray_gauges import RayGauges
 from ray_tracking.actors.tuning import Tuning
 from ray_tracking.clock import ClockSteps
 from ray_tracking.errors import LogUnavailable, StartError
-from ray_tracking.memory import rss_bytes
-from ray_tracking.pipeline.health import overall_health
-from ray_tracking.pipeline.level import Level, LevelGauge, LevelPolicy
+from ray_tracking.memory import rss_bytes, total_bytes
+from ray_tracking.pipeline.level import LevelGauge, LevelPolicy
 from ray_tracking.pipeline.modes import Mode, ModeGauge, Throughput, pinned_mode
-from ray_tracking.pipeline.overview import Circuits, LastSaid, Overview, ReplicaReport, overview
+from ray_tracking.pipeline.overview import Circuits, Overview, ReplicaReport, Status
+from ray_tracking.pipeline.picture import Picture
 from ray_tracking.pipeline.route import SECRET_BYTES
 from ray_tracking.pipeline.stats import processing_stats
 from ray_tracking.settings import Settings
@@ -44,15 +46,14 @@ from ray_tracking.stores import database, log_setup
 from ray_tracking.stores.embedded import EmbeddedServers
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.log_setup import LogIdentity
+from ray_tracking.stores.pulse import Pulse, PulseReader
 from ray_tracking.tasks import wanted
 
 _WATCH_EVERY_S = 0.5
+_LOOK_EVERY_S = 1.0
+_GAUGES_EVERY_S = 5.0
 _SPARE_EVERY_S = 5.0
 _ANSWER_WITHIN_S = 2.0
-#: A replica that has said nothing for so long is gone.
-_REPORT_FOR_S = 5.0
-#: Of a replica, since it began; kept when it goes.
-_COUNTS = ("duplicates", "limited", "overloaded", "invalid")
 #: How long one step of the end may take.
 _STEP_S = 3.0
 
@@ -92,16 +93,15 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
         self._runtime: Runtime | None = None
         self._warnings: list[str] = []
-        self._replicas: dict[str, tuple[float, ReplicaReport]] = {}
-        self._last_said = LastSaid(), LastSaid()
         self._gauge = LevelGauge(_level_policy(settings))
         #: Sets off anew whoever waits for an interval.
         self._changed = asyncio.Event()
         self._modes = ModeGauge(settings.realtime_threshold, pinned_mode(settings.processing_mode))
         self._throughput = Throughput()
         self._circuits = Circuits()
-        self._gone = dict.fromkeys(_COUNTS, 0)
-        self._began_s = time.monotonic()
+        self._picture = Picture(time.monotonic())
+        self._pulse = Pulse(True)
+        self._log_up = True
         self._stopping = False
 
     # -- start -----------------------------------------------------------------
@@ -150,12 +150,18 @@ class Supervisor:
             redis_url,
             self._broadcaster.name,
         )
+        # Before any replica begins: what it acknowledges is compared with what is in the books.
+        await asyncio.gather(*[part.look_after() for part in self._parts])
+        self._snapshot()
+        await self._look(pulse := PulseReader(database_url, settings.database_schema, "health"))
+        self._tasks.append(asyncio.create_task(self._look_loop(pulse)))
         self._tasks.append(asyncio.create_task(self._watch_loop()))
         for name, interval, make in (
-            ("health_check", "health_check_interval_s", _health_of),
+            ("health_check", "health_check_interval_s", itemgetter("health")),
             ("metrics_collected", "metrics_interval_s", processing_stats),
         ):
             self._tasks.append(asyncio.create_task(self._tell_loop(name, interval, make)))
+        self._tasks.append(asyncio.create_task(self._gauge_loop()))
         self._tasks.append(asyncio.create_task(self._spare_loop()))
         self._tasks.append(asyncio.create_task(self._clock_loop()))
         await self.tell("initialized", None)
@@ -289,11 +295,34 @@ class Supervisor:
             self._throughput.update(whole.accepted, time.monotonic_ns() // 1_000_000)
             if level := self._gauge.update(whole.backlog):
                 old, new = level
-                log.warning("backpressure_changed", old_level=old.value, new_level=new.value)
+                log.warning(
+                    "backpressure_changed", old_level=old.value, new_level=new.value,
+                    backlog=whole.backlog,
+                )  # fmt: skip
                 await self.tell("backpressure_changed", {"oldLevel": old, "newLevel": new})
             if mode := self._modes.update(self._gauge.level, self._throughput.per_s, whole.backlog):
-                log.info("processing_mode_changed", old_mode=mode[0].value, new_mode=mode[1].value)
+                log.info(
+                    "processing_mode_changed", old_mode=mode[0].value, new_mode=mode[1].value,
+                    level=self._gauge.level.value, per_s=round(self._throughput.per_s, 1),
+                    backlog=whole.backlog,
+                )  # fmt: skip
                 await self.tell("processing_mode_changed", {"oldMode": mode[0], "newMode": mode[1]})
+            await self._set_pace()
+            self._snapshot()  # judged again, so that it is known since when it is so
+
+    async def _set_pace(self) -> None:
+        """Have those work in the mode in force that do not, as one does that began anew."""
+        pace = self._modes.mode, self._gauge.level
+        told = [
+            writer.tell(*pace)
+            for writer in self._writers
+            if writer.status is not None and writer.status["pace"] != pace
+        ]
+        live = self._broadcaster
+        batched = self._modes.mode is Mode.BATCH
+        if live is not None and live.status is not None and live.status["batched"] != batched:
+            told.append(live.tell(batched, []))
+        await asyncio.gather(*told)
 
     async def tell(self, name: str, data: Any) -> None:
         """Have the broadcaster tell it to whoever wants to hear of the system."""
@@ -320,6 +349,12 @@ class Supervisor:
             except TimeoutError:
                 return
 
+    async def _gauge_loop(self) -> None:
+        gauges = RayGauges()
+        while True:
+            gauges.set(self._snapshot())
+            await asyncio.sleep(_GAUGES_EVERY_S)
+
     async def _spare_loop(self) -> None:
         while True:
             await keep_spare()
@@ -335,55 +370,54 @@ class Supervisor:
 
     def overview(self) -> Overview:
         """The whole in figures, as the parts last gave them."""
-        shards, writers = self._last_said
-        oldest_s = time.monotonic() - _REPORT_FOR_S
-        for name, (at_s, report) in list(self._replicas.items()):
-            if at_s < oldest_s:
-                del self._replicas[name]
-                for count in _COUNTS:
-                    self._gone[count] += getattr(report, count)
-        return overview(
-            shards(shard.status for shard in self._shards),
-            writers(writer.status for writer in self._writers),
-            [report for _, report in self._replicas.values()],
-        )
+        return self._picture.overview(*self._statuses(), time.monotonic())
 
-    async def exchange(self, report: ReplicaReport) -> tuple[Level, Mode]:
-        """Take a replica's report; the answer is the level of back-pressure and the mode."""
-        self._replicas[report.replica] = (time.monotonic(), report)
-        return self._gauge.level, self._modes.mode
+    async def exchange(self, report: ReplicaReport) -> tuple[Mode, dict[str, Any]]:
+        """Take a replica's report; the answer is the mode, and what health is made of."""
+        self._picture.report(report, time.monotonic())
+        return self._modes.mode, self._snapshot()
 
     async def health(self) -> dict[str, Any]:
-        """What the health page is made of: each part's own status, None where it is silent."""
-        postgres_up, redis_up = await asyncio.gather(self._database_answers(), self._log_answers())
-        return {
-            "postgres_up": postgres_up,
-            "redis_up": redis_up,
+        """What health, stats and metrics are made of (pipeline.picture). Asks nobody."""
+        return self._snapshot()
+
+    def _statuses(self) -> tuple[list[Status], list[Status]]:
+        return [part.status for part in self._shards], [part.status for part in self._writers]
+
+    def _snapshot(self) -> dict[str, Any]:
+        said = {
+            "postgres_up": self._pulse.is_up,
+            "postgres_trouble": self._pulse.trouble,
+            "dead_letters": self._pulse.dead_letters,
+            "redis_up": self._log_up,
             "warnings": self._warnings,
-            "shards": [shard.status for shard in self._shards],
-            "writers": [writer.status for writer in self._writers],
             "broadcaster": self._broadcaster.status if self._broadcaster else None,
-            "replicas": [report for _, report in self._replicas.values()],
-            "overview": self.overview(),
             "level": self._gauge.level,
-            "spool": self._settings.spool,
             "mode": self._modes.mode,
             "per_s": self._throughput.per_s,
             "peak_per_s": self._throughput.peak_per_s,
-            "uptime_s": time.monotonic() - self._began_s,
+            "spool": self.settings.spool,
+            "max_backlog_bytes": self.settings.max_backlog_bytes,
             "rss_bytes": rss_bytes(),
-            "gone": dict(self._gone),
+            "memory_total_bytes": total_bytes(),
         }
+        return self._picture.snapshot(
+            *self._statuses(), said, now_s=time.monotonic(), unix_s=time.time()
+        )
 
-    async def _database_answers(self) -> bool:
-        assert self._runtime is not None
+    async def _look_loop(self, pulse: PulseReader) -> None:
         try:
-            async with asyncio.timeout(_ANSWER_WITHIN_S):
-                return await database.answers(
-                    self._runtime.database_url, self._settings.database_schema
-                )
-        except TimeoutError:
-            return False
+            while True:
+                await asyncio.sleep(_LOOK_EVERY_S)
+                await self._look(pulse)
+        finally:
+            await pulse.close()
+
+    async def _look(self, pulse: PulseReader) -> None:
+        """Whether the servers answer."""
+        self._pulse, self._log_up = await asyncio.gather(
+            pulse.look(_ANSWER_WITHIN_S), self._log_answers()
+        )
 
     async def _log_answers(self) -> bool:
         assert self._log is not None
@@ -473,7 +507,3 @@ def single_node_only(settings: Settings, nodes: int) -> str | None:
 def _level_policy(settings: Settings) -> LevelPolicy:
     thresholds = settings.backpressure_thresholds
     return LevelPolicy(thresholds.warning, thresholds.critical, thresholds.emergency)
-
-
-def _health_of(snapshot: dict[str, Any]) -> dict[str, Any]:
-    return overall_health(snapshot, now_s=time.time())

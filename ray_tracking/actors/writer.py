@@ -24,6 +24,8 @@ from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.books import Books
 from ray_tracking.pipeline.control import Control
+from ray_tracking.pipeline.level import Level
+from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.overview import worst_breaker
 from ray_tracking.pipeline.parked import Budget
 from ray_tracking.stores.log import EventLog
@@ -58,6 +60,7 @@ class Writer:
         )
         self._task: asyncio.Task[None] | None = None
         self._has_taken_over = False
+        self._pace = Mode.HYBRID, Level.NORMAL
 
     async def start(self) -> None:
         """Begin to work. Safe to call again."""
@@ -66,6 +69,7 @@ class Writer:
                 Pump(self._config, lane, self._budget, self._clock, self._roller.call)
                 for lane in LANES
             ]
+            await self.set_pace(*self._pace)
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -99,6 +103,12 @@ class Writer:
         for pump in self._pumps:
             pump.change(control.flush)
 
+    async def set_pace(self, mode: Mode, level: Level) -> None:
+        """Work as the processing mode and the level of back-pressure ask for."""
+        self._pace = mode, level
+        for pump in self._pumps:
+            pump.set_pace(mode, level)
+
     async def drain(self) -> None:
         """
         Return when all that stands in the log is stored and counted.
@@ -125,11 +135,16 @@ class Writer:
         """Figures for health and stats; answers only while the loop is alive."""
         now_ms = self._clock()
         queued = dict.fromkeys(LANES, 0) | {p.lane: p.queued_events for p in self._pumps}
+        stalled_ms, stalled_lane = max(
+            ((pump.stalled_ms(now_ms), str(pump.lane)) for pump in self._pumps), default=(0, None)
+        )
         stored = dict.fromkeys(LANES, 0) | {p.lane: p.books.total for p in self._pumps}
         return {
             "name": self._config.name,
             #: Before that, it does not know the books.
             "started": self._has_taken_over,
+            "pace": self._pace,
+            "linger_ms": max((pump.linger_ms for pump in self._pumps), default=0),
             "rows": sum(pump.rows for pump in self._pumps),
             "batches": sum(pump.batches for pump in self._pumps),
             "books": Books.added(pump.books for pump in self._pumps)._asdict(),
@@ -138,7 +153,11 @@ class Writer:
             "parked": queued[Lane.PARKED],
             "batch_events": min((pump.batch.events for pump in self._pumps), default=0),
             "queued_bytes": sum(pump.queued_bytes for pump in self._pumps),
-            "idle_ms": now_ms - max((pump.progress_ms for pump in self._pumps), default=now_ms),
+            "oldest_ms": max(
+                (p.oldest_ms(now_ms) for p in self._pumps if p.lane != Lane.PARKED), default=0
+            ),
+            "stalled_ms": stalled_ms,
+            "stalled_lane": stalled_lane,
             "breaker": worst_breaker(
                 {"breaker": pump.flusher.breaker.describe(now_ms)} for pump in self._pumps
             ),

@@ -36,7 +36,7 @@ from ray_tracking.settings.masking import mask_url
 
 APPLICATION = "tracking"
 #: Serve says nothing of what goes well; our own lines are few and say what matters.
-_QUIET = {"enable_access_log": False, "log_level": "WARNING"}
+_QUIET = {"enable_access_log": False, "log_level": "WARNING", "encoding": "JSON"}
 
 
 def run(file: Path | None, options: Mapping[str, Any], report: Report) -> None:
@@ -129,6 +129,8 @@ def _install(handler: Any) -> None:
 
 def _run(settings: Settings, stop: threading.Event, report: Report) -> None:
     started = time.monotonic()
+    # Ray prints here what the actors say; into a file too, a line is to be there when it is said.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     click.echo(f"ray-tracking {__version__}: starting", err=True)
     set_ray_defaults()
     import ray

@@ -29,7 +29,9 @@ def command(context: click.Context, url: str | None, api_key: str | None, as_jso
         click.echo(f"{base} is {status['overall']} ({status['timestamp']})")
         for name, part in status["components"].items():
             reason = f"  {part['error']}" if part.get("error") else ""
-            click.echo(f"  {_MARKS[part['status']]}  {name:<12} {part['status']}{reason}")
+            click.echo(f"  {_MARKS[part['status']]}  {name:<15} {part['status']}{reason}")
+            if part.get("action"):
+                click.echo(f"      since {part['since']}; {part['action']}")
     context.exit(1 if status["overall"] == "unhealthy" else 0)
 
 

@@ -194,6 +194,7 @@ def _starlette(ports: Ports) -> Starlette:
             Route("/livez", health.live),
             Route("/readyz", health.ready),
             Route("/health/tracking", health.health),
+            Route("/health/tracking/{component}", health.component),
             Route("/openapi.json", show_openapi),
             Route("/asyncapi.json", show_asyncapi),
             Route("/-/healthz", proxy_health),

@@ -34,10 +34,28 @@ class Health:
         """``GET /health/tracking``: 503 when unhealthy, with ``?strict=1`` also when degraded."""
         self._ports.access.require(request.scope, "read")
         status = await self._ports.health()
-        bad = {"unhealthy"}
-        if request.query_params.get("strict") not in (None, "", "0"):
-            bad.add("degraded")
-        return JSONResponse(status, 503 if status["overall"] in bad else 200)
+        return JSONResponse(status, _code(request, status["overall"]))
+
+    async def component(self, request: Request) -> Response:
+        """``GET /health/tracking/{component}``: one of them, by the same rule."""
+        self._ports.access.require(request.scope, "read")
+        status = await self._ports.health()
+        name = request.path_params["component"]
+        # Alone there where it does not answer: nobody knows how the others are.
+        component = status["components"].get(name, status["components"].get("supervisor"))
+        if component is None:
+            known = ", ".join(status["components"])
+            text = f"there is no component {name!r}; there are {known}"
+            return JSONResponse({"success": False, "error": text}, 404)
+        body = {"timestamp": status["timestamp"], "component": name, **component}
+        return JSONResponse(body, _code(request, component["status"]))
+
+
+def _code(request: Request, status: str) -> int:
+    bad = {"unhealthy"}
+    if request.query_params.get("strict") not in (None, "", "0"):
+        bad.add("degraded")
+    return 503 if status in bad else 200
 
 
 async def proxy_health(request: Request) -> Response:

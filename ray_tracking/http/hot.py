@@ -68,7 +68,7 @@ def run(hot: Hot, scope: Scope, body: bytes, reply: Reply) -> None:
         status, headers, value = told(error)
         reply(status, [JSON_TYPE, *headers], orjson.dumps(value))
     except Exception:
-        log.exception("request failed", path=scope["path"])
+        log.exception("request failed", path="/" + scope["path"].split("/", 2)[1])
         reply(500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error")
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+import structlog
 
 from ray_tracking import failpoints
 from ray_tracking.errors import InvalidEvent, MalformedRequest
-from ray_tracking.events import EventType
+from ray_tracking.events import LANES, EventType
 from ray_tracking.http.asgi import (
     JSON_TYPE,
     Headers,
@@ -28,6 +29,7 @@ from ray_tracking.http.hot import Hot, Reply
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.gather import Outcome, Verdict
+from ray_tracking.pipeline.modes import Mode, mode_of
 from ray_tracking.pipeline.receive import (
     JSON,
     MAX_BATCH_BODY_BYTES,
@@ -38,9 +40,12 @@ from ray_tracking.pipeline.receive import (
     media_type,
     parse_batch,
     parse_single,
+    trace_context,
 )
 from ray_tracking.pipeline.route import Submission
 from ray_tracking.pipeline.validate import item_type, validate_item
+
+log = structlog.get_logger("ray_tracking.http")
 
 #: A large batch lets other requests have the loop after so many items.
 _YIELD_EVERY = 250
@@ -75,29 +80,33 @@ class Ingest:
         event_id, now_s = ports.mint()
         try:
             event = validate_item(item, now_s=now_s, rules=ports.rules)
-        except InvalidEvent:
+        except InvalidEvent as error:
             ports.traffic.invalid += 1
+            log.debug("not valid", fields=[name for name, _ in error.details])
             raise
-        submission = ports.router.route(event, event_id, single=True, idempotency_key=key)
+        submission = ports.router.route(
+            event, event_id, single=True, idempotency_key=key, traceparent=_traceparent(scope)
+        )
+        mode = mode_of(LANES[submission.lane], ports.mode)
         failpoints.reach("ingress.received", body)
 
         def decided(outcome: Outcome) -> None:
             failpoints.reach("ingress.answered", body)
             given = event.data.get("eventId")
             elapsed_ms = (time.perf_counter() - started) * 1000
-            ports.traffic.note([outcome], elapsed_ms, ports.clock())
-            reply(*self._told(given, event_id, outcome, elapsed_ms))
+            ports.traffic.note_one(outcome.verdict, elapsed_ms, ports.clock())
+            reply(*self._told(given, event_id, outcome, mode, elapsed_ms))
 
         ports.intake.offer(submission, decided)
 
     def _told(
-        self, given: str | None, event_id: bytes, outcome: Outcome, elapsed_ms: float
+        self, given: str | None, event_id: bytes, outcome: Outcome, mode: Mode, elapsed_ms: float
     ) -> tuple[int, Headers, bytes]:
         """The answer to a single event whose fate is known."""
         ports = self._ports
         if outcome.verdict in answer.TAKEN:
             shown = answer.public_id(given, event_id, outcome)
-            result = answer.processing_result(outcome, shown, ports.mode, elapsed_ms)
+            result = answer.processing_result(outcome, shown, mode, elapsed_ms)
             status = 200 if outcome.verdict is Verdict.DUPLICATE else 202
             return status, [JSON_TYPE], orjson.dumps(result)
         limited = outcome.verdict is Verdict.LIMITED
@@ -129,7 +138,8 @@ class Ingest:
                 raise InvalidEvent([("events", "must hold at least one event")])
             if not ports.gatherer.room.fits(len(items)):
                 raise overloaded(ports.gatherer.room_in_s())
-            places, submissions = await self._take_apart(items, key, report)
+            trace = _traceparent(scope)
+            places, submissions = await self._take_apart(items, key, trace, report)
         outcomes = await ports.intake.submit(submissions) if submissions else []
         for (index, event_type), outcome in zip(places, outcomes, strict=True):
             report.settle(index, event_type, outcome)
@@ -140,7 +150,7 @@ class Ingest:
         await send_json(send, status, result, raw)
 
     async def _take_apart(
-        self, items: Sequence[Any], key: str | None, report: answer.BatchReport
+        self, items: Sequence[Any], key: str | None, trace: str | None, report: answer.BatchReport
     ) -> tuple[list[tuple[int, EventType]], list[Submission]]:
         """The valid items as submissions, each with its place and type; the rest is reported."""
         ports = self._ports
@@ -154,13 +164,20 @@ class Ingest:
                 event = validate_item(item, now_s=now_s, rules=ports.rules)
             except InvalidEvent as error:
                 report.refuse(index, item_type(item), error)
+                log.debug("not valid", fields=[name for name, _ in error.details])
                 continue
             item_key = f"{key}:{index}" if key else None
             submissions.append(
-                ports.router.route(event, event_ids[index], idempotency_key=item_key)
+                ports.router.route(
+                    event, event_ids[index], idempotency_key=item_key, traceparent=trace
+                )
             )
             places.append((index, event.type))
         return places, submissions
+
+
+def _traceparent(scope: Scope) -> str | None:
+    return trace_context(header(scope, b"traceparent"))
 
 
 def _idempotency_key(scope: Scope) -> str | None:

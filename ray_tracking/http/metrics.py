@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ray_tracking import __version__
 from ray_tracking.http.ports import Ports
-from ray_tracking.pipeline.level import Level
-from ray_tracking.pipeline.overview import Overview, worst_breaker
+from ray_tracking.pipeline.gauges import PREFIX, Kind, families
+from ray_tracking.pipeline.traffic import BUCKETS_MS
 
-_BREAKER_STATES = ("closed", "half_open", "open")
-_PREFIX = "ray_tracking"
+_KINDS = {Kind.COUNTER: CounterMetricFamily, Kind.GAUGE: GaugeMetricFamily}
 
 
 def exposition(snapshot: Mapping[str, Any]) -> bytes:
@@ -31,60 +38,25 @@ class _Snapshot(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        whole: Overview = self._snapshot["overview"]
-        # accepted = rows + dead + discarded + missing + in log + parked + spooled
-        for name, text in (
-            ("accepted", "Events that were acknowledged, or are on their way to a row."),
-            ("rows", "Events that became rows."),
-            ("dead", "Events that became dead letters, each time."),
-            (
-                "discarded",
-                "Dead letters sent again that were dead no more, and events of erased leads.",
-            ),
-            ("missing", "Events missing from the log, that an operator went on without."),
-            ("unconfirmed", "Hits answered before they were durable."),
-            ("lost", "Hits that neither log nor spool could take."),
-        ):
-            yield CounterMetricFamily(f"{_PREFIX}_{name}_events", text, getattr(whole, name))
-        for name, text in (
-            ("in_log", "Events in the log that are not rows yet, but for the parked."),
-            ("parked", "Hits over their campaign's rate, waiting for its budget."),
-            ("spooled", "Events that wait on a node's disk for the log."),
-            ("buffered", "Events in memory, not acknowledged."),
-        ):
-            yield GaugeMetricFamily(f"{_PREFIX}_{name}_events", text, getattr(whole, name))
-        yield GaugeMetricFamily(
-            f"{_PREFIX}_uncounted_events",
-            "Rows that are not in the figures of their campaign yet, about.",
-            sum(writer["rollups"]["behind"] for writer in self._known("writers")),
-        )
-        yield GaugeMetricFamily(
-            f"{_PREFIX}_backpressure_level",
-            "0 normal, 1 warning, 2 critical, 3 emergency.",
-            list(Level).index(self._snapshot["level"]),
-        )
-        # Both follow the load: pipeline/batching.py, and GatherPolicy in pipeline/gather.py.
-        yield GaugeMetricFamily(
-            f"{_PREFIX}_flush_events",
-            "How many events a writer stores in one transaction at most now.",
-            min((writer["batch_events"] for writer in self._known("writers")), default=0),
-        )
-        yield GaugeMetricFamily(
-            f"{_PREFIX}_linger_seconds",
-            "How far apart a replica begins its calls to a shard now.",
-            max((report.linger_s for report in self._snapshot["replicas"]), default=0.0),
-        )
-        breakers = GaugeMetricFamily(
-            f"{_PREFIX}_circuit_breaker", "0 closed, 1 half open, 2 open.", labels=["name"]
-        )
-        for name, part in (("redis", "shards"), ("database", "writers")):
-            state = worst_breaker(self._known(part))["state"]
-            breakers.add_metric([name], _BREAKER_STATES.index(state))
-        yield breakers
+        yield InfoMetricFamily(f"{PREFIX}_build", "What runs.", {"version": __version__})
+        for name, kind, text, samples in families(self._snapshot):
+            names = list(samples[0][0]) if samples else []
+            metric = _KINDS[kind](name, text, labels=names)
+            for labels, value in samples:
+                metric.add_metric(list(labels.values()), value)
+            yield metric
+        yield _answers(self._snapshot["counted"])
 
-    def _known(self, part: str) -> list[Mapping[str, Any]]:
-        """What those that are not silent said."""
-        return [status for status in self._snapshot[part] if status is not None]
+
+def _answers(counted: Mapping[str, int]) -> Metric:
+    ends = [*(str(ms / 1000) for ms in BUCKETS_MS), "+Inf"]
+    counts = [counted[f"answers_{index}"] for index in range(len(ends))]
+    return HistogramMetricFamily(
+        f"{PREFIX}_answer_seconds",
+        "How long events took from their request to the acknowledgement or refusal.",
+        buckets=list(zip(ends, accumulate(counts), strict=True)),
+        sum_value=counted["answer_ms"] / 1000,
+    )
 
 
 class Metrics:

@@ -433,7 +433,23 @@ ANSWERS: dict[str, Schema] = {
     "Status": {"enum": ["healthy", "degraded", "unhealthy"]},
     "Component": {
         "type": "object",
-        "properties": {"status": ref("Status"), "error": _STRING},
-        "required": ["status"],
+        "properties": {
+            "status": ref("Status"),
+            "since": {**_TIME, "description": "When it was first seen so."},
+            "error": {**_STRING, "description": "What is wrong."},
+            "parts": {
+                "type": "array",
+                "items": _STRING,
+                "description": "The actors that it is about, where it is about some.",
+            },
+            "action": {**_STRING, "description": "What to do."},
+        },
+        "required": ["status", "since"],
+        "description": "How one component is, with figures of its own.",
+    },
+    "ComponentStatus": {
+        "allOf": [ref("Component")],
+        "properties": {"timestamp": _TIME, "component": _STRING},
+        "required": ["timestamp", "component"],
     },
 }

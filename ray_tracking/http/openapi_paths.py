@@ -171,7 +171,8 @@ def paths() -> _Object:
         "/livez": {"get": _text("livez", "Is it alive")},
         "/readyz": {"get": _text("readyz", "Does it take events", why_not="Why not.")},
         "/config": {"get": _config()},
-        "/health/tracking": {"get": _health()},
+        "/health/tracking": {"get": _health("health", "How every part is", "HealthStatus")},
+        "/health/tracking/{component}": {"get": _component()},
         "/openapi.json": {"get": _json("openapi", "This description")},
         "/-/healthz": {"get": _text("proxyHealth", "As Ray Serve's own proxy answers it")},
         "/-/routes": {"get": _json("proxyRoutes", "As Ray Serve's own proxy answers it")},
@@ -534,21 +535,27 @@ def _config() -> _Object:
     )
 
 
-def _health() -> _Object:
+def _health(operation_id: str, summary: str, schema: str, *parameters: _Object) -> _Object:
     return _operation(
-        "health",
+        operation_id,
         "service",
-        "How every part is",
+        summary,
         "read",
         {
-            "200": _answer("Healthy or degraded.", "HealthStatus"),
-            "503": _answer("Unhealthy; with strict=1 also degraded.", "HealthStatus"),
-            **_refusals(405),
+            "200": _answer("Healthy or degraded.", schema),
+            "503": _answer("Unhealthy; with strict=1 also degraded.", schema),
+            **_refusals(*([404] if parameters else []), 405),
         },
         parameters=[
-            _parameter("query", "strict", {"enum": ["0", "1"]}, "1: degraded is a 503 too.")
+            *parameters,
+            _parameter("query", "strict", {"enum": ["0", "1"]}, "1: degraded is a 503 too."),
         ],
     )
+
+
+def _component() -> _Object:
+    name = _parameter("path", "component", {"type": "string"}, "As /health/tracking names it.")
+    return _health("healthComponent", "How one part is", "ComponentStatus", name)
 
 
 def _text(operation_id: str, summary: str, why_not: str = "") -> _Object:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -222,6 +223,7 @@ class Tracking:
         if self._ports.erased.refuses(said.lead_id, said.minted_at_s):
             decided(False)
             return
+        began_s = time.perf_counter()
         submission = self._submission(scope, token, event_type, said, link)
         if not self.room.take(1, submission.size_bytes):
             self._lose("too many hits are waiting for the log")
@@ -234,6 +236,8 @@ class Tracking:
 
         def told(outcome: Outcome) -> None:
             if outcome.verdict in answer.TAKEN:
+                traffic, clock = self._ports.traffic, self._ports.clock
+                traffic.note_one(outcome.verdict, 1000 * (time.perf_counter() - began_s), clock())
                 self._over(submission, hit, durable=True)
                 return
             task = asyncio.create_task(self._persist(submission, hit, outcome))

@@ -10,6 +10,7 @@ import click
 import ray
 from ray import serve
 
+from ray_tracking import logs
 from ray_tracking.errors import Fenced
 from ray_tracking.jobs.carry_out import carry_out
 from ray_tracking.pipeline.replay import ReplayStatus
@@ -26,6 +27,7 @@ from ray_tracking.stores.replays import ReplayStore
 @click.option("--schema", required=True, help="Where our tables are.")
 def main(replay_id: str, campaign_id: str, address: str, application: str, schema: str) -> None:
     """Carry out a replay that is stored, or go on with it."""
+    logs.configure("info", f"replay-{replay_id}")
     ray.init(address=address, namespace="ray_tracking", logging_level="WARNING")
     supervisor = serve.get_deployment_handle("Supervisor", application)
     url = supervisor.runtime.remote().result().database_url

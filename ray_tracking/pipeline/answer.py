@@ -55,7 +55,7 @@ def processing_result(
     Args:
         outcome: What became of it.
         event_id: What the answer calls it: the caller's id, else ours.
-        mode: The processing mode in force.
+        mode: How it is processed.
         elapsed_ms: Since the request came in.
     """
     result = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from ray_tracking.pipeline.append import Entry, Header, Kind
@@ -54,6 +55,16 @@ class Backlog:
     def oldest_ms(self) -> int | None:
         """When the entry was read that waits longest."""
         return min((queue[0].read_ms for queue in self._queues.values() if queue), default=None)
+
+    @property
+    def oldest_received_ms(self) -> int | None:
+        """When the event came in that waits longest, to its id's millisecond."""
+        firsts = [
+            read.entry.header.event_ids
+            for queue in self._queues.values()
+            for read in islice((r for r in queue if r.entry.header.count), 1)
+        ]
+        return min((int.from_bytes(ids[:6]) for ids in firsts), default=None)
 
     def has_room(self, where: Where) -> bool:
         """May more of this stream be read?"""

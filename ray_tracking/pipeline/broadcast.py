@@ -232,13 +232,16 @@ class Activity:
         before: Its figures before it.
     """
 
-    __slots__ = ("before", "events", "shown")
+    __slots__ = ("before", "events", "shown", "urgent", "urgent_events")
 
     def __init__(self, before: Figures | None) -> None:
         self.before = before
         self.events = 0
-        #: Some of the events, where somebody wants to see them.
+        #: Of them, those of high priority.
+        self.urgent_events = 0
+        #: Some of the events, where somebody wants to see them, and of the urgent ones.
         self.shown: list[Shown] = []
+        self.urgent: list[Shown] = []
 
 
 def campaign_frames(
@@ -270,20 +273,31 @@ def campaign_frames(
         "lastEvent": last.described() if last else None,
     }
     parts: list[tuple[str, To, dict[str, Any]]] = []
-    if batched:
-        parts.append((BATCH, to, _batch(common, activity, first_offset)))
-    else:
+
+    def add(shown: Sequence[Shown], events: int, *, batched: bool) -> None:
+        version = first_offset + len(parts)
+        if batched:
+            parts.append((BATCH, to, _batch(common, shown, events, version)))
+            return
         if To.PLAIN in to:
             parts.append((PROGRESS, To.PLAIN, common))
+            version += 1
         if To.DETAIL in to:
-            if activity.events > MAX_SINGLE_EVENTS:
-                version = first_offset + len(parts)
-                parts.append((BATCH, To.DETAIL, _batch(common, activity, version)))
+            if events > MAX_SINGLE_EVENTS:
+                parts.append((BATCH, To.DETAIL, _batch(common, shown, events, version)))
             else:
-                parts += [
-                    (DETAILED, To.DETAIL, common | {"event": event.whole()})
-                    for event in activity.shown
-                ]
+                parts.extend(
+                    (DETAILED, To.DETAIL, common | {"event": event.whole()}) for event in shown
+                )
+
+    if batched:
+        # What has priority is told as in every mode.
+        if activity.urgent_events:
+            add(activity.urgent, activity.urgent_events, batched=False)
+        if rest := activity.events - activity.urgent_events:
+            add(activity.shown, rest, batched=True)
+    else:
+        add([*activity.urgent, *activity.shown], activity.events, batched=False)
     return [
         Frame(
             first_offset + index,
@@ -343,12 +357,14 @@ def silent_frame(offset: int) -> Frame:
     return Frame(offset, SYSTEM, "", 0, b"")
 
 
-def _batch(common: Mapping[str, Any], activity: Activity, version: int) -> dict[str, Any]:
-    shown = activity.shown[:MAX_BATCH_EVENTS]
+def _batch(
+    common: Mapping[str, Any], shown: Sequence[Shown], events: int, version: int
+) -> dict[str, Any]:
+    shown = shown[:MAX_BATCH_EVENTS]
     return {
         "batchSize": len(shown),
         "events": [{**common, **event.brief(), "version": version} for event in shown],
-        "dropped": activity.events - len(shown),
+        "dropped": events - len(shown),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from enum import StrEnum
 
+from ray_tracking.events import Lane
 from ray_tracking.pipeline.level import Level
 
 #: Below it, and at less than half of the threshold's throughput, each event goes at once.
@@ -24,6 +25,11 @@ class Mode(StrEnum):
 def pinned_mode(name: str) -> Mode | None:
     """The mode that the setting ``processing_mode`` names; None for ``auto``."""
     return None if name == "auto" else Mode(name.upper())
+
+
+def mode_of(lane: Lane, mode: Mode) -> Mode:
+    """How an event is processed while a mode is in force: what has priority always at once."""
+    return Mode.REALTIME if lane is Lane.HIGH else mode
 
 
 class ModeGauge:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from ray_tracking.events import Lane
+from ray_tracking.pipeline.traffic import BUCKETS_MS
 
 #: What a part says of itself, or None while it is silent.
 Status = Mapping[str, Any] | None
@@ -35,20 +36,25 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     #: How far apart its calls to a shard begin.
     linger_s: float = 0.0
     #: Since it began.
+    acknowledged: int = 0
     duplicates: int = 0
     limited: int = 0
     overloaded: int = 0
     invalid: int = 0
+    #: Answers by how long they took (traffic.BUCKETS_MS), and how long all took together.
+    answers: list[int] = msgspec.field(default_factory=list)
+    answer_ms: int = 0
     #: Of the last minute, and how long they took together.
     requests: int = 0
     request_ms: float = 0.0
     #: Clients of live updates.
     connections: int = 0
     rss_bytes: int = 0
+    uptime_s: float = 0.0
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """Events, of the whole cluster. Counts since the log began, but for the last four."""
+    """Events, of the whole cluster. Counts since the log began, but for the last two."""
 
     accepted: int
     rows: int
@@ -59,9 +65,6 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     parked: int
     spooled: int
     buffered: int
-    #: Since each replica began.
-    unconfirmed: int
-    lost: int
 
     @property
     def backlog(self) -> int:
@@ -81,6 +84,22 @@ class LastSaid:
             if status is not None and status.get("started", True):
                 self._known[status["name"]] = status
         return list(self._known.values())
+
+
+#: What replicas count, as :class:`~ray_tracking.pipeline.growth.Growth` has it; and how their
+#: answers took.
+COUNTS = (
+    "acknowledged", "duplicates", "limited", "overloaded", "invalid", "unconfirmed", "lost",
+    "answer_ms", *(f"answers_{index}" for index in range(len(BUCKETS_MS) + 1)),
+)  # fmt: skip
+
+
+def counts(report: ReplicaReport) -> dict[str, int]:
+    """What a replica has counted since it began, by the names of :data:`COUNTS`."""
+    answers = {f"answers_{index}": count for index, count in enumerate(report.answers)}
+    return dict.fromkeys(COUNTS, 0) | answers | {
+        name: getattr(report, name) for name in COUNTS if not name.startswith("answers_")
+    }  # fmt: skip
 
 
 def overview(
@@ -105,9 +124,41 @@ def overview(
         spooled=spooled,
         buffered=sum(shard["buffered"] for shard in shards)
         + sum(replica.buffered for replica in replicas),
-        unconfirmed=sum(replica.unconfirmed for replica in replicas),
-        lost=sum(replica.lost for replica in replicas),
     )
+
+
+def mean_ms(replicas: Iterable[ReplicaReport]) -> float:
+    """From a request to its answer, over the last minute."""
+    replicas = list(replicas)
+    requests = sum(report.requests for report in replicas)
+    return round(sum(report.request_ms for report in replicas) / requests, 3) if requests else 0.0
+
+
+def memory_by_part(snapshot: Mapping[str, Any]) -> dict[str, int]:
+    """What each process takes, in bytes."""
+    actors = [*snapshot["shards"], *snapshot["writers"], snapshot["broadcaster"]]
+    memory = {status["name"]: status["rss_bytes"] for status in actors if status is not None}
+    memory |= {f"ingress-{report.replica}": report.rss_bytes for report in snapshot["replicas"]}
+    memory["supervisor"] = snapshot["rss_bytes"]
+    return memory
+
+
+def redis_status(snapshot: Mapping[str, Any]) -> dict[str, str]:
+    """Who reaches Redis: the supervisor, the broadcaster that reads, the shards that append."""
+    broadcaster = snapshot["broadcaster"]
+    shards = [status for status in snapshot["shards"] if status is not None]
+    stream = bool(shards) and all(
+        shard["started"] and shard["breaker"]["state"] == "closed" for shard in shards
+    )
+    return {
+        "main": _connected(snapshot["redis_up"]),
+        "subscriber": _connected(broadcaster is not None and broadcaster["reading"]),
+        "stream": _connected(stream),
+    }
+
+
+def _connected(is_so: bool) -> str:
+    return "connected" if is_so else "disconnected"
 
 
 class Circuits:

@@ -9,6 +9,7 @@ silently replace the first.
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -31,6 +32,20 @@ _GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 _ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 16 * 1024
 _WHITE_SPACE = b" \t\r\n"
+
+
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+
+
+def trace_context(value: str | None) -> str | None:
+    """
+    The ``traceparent`` of a request (W3C Trace Context), or None where it has none.
+
+    One that is not well-formed is passed over: a request is never refused for it.
+    """
+    return value if value is not None and _TRACEPARENT.fullmatch(value) else None
 
 
 def media_type(content_type: str | None, accepted: Iterable[str]) -> str:

@@ -149,6 +149,7 @@ class Router:
         single: bool = False,
         idempotency_key: str | None = None,
         token: str | None = None,
+        traceparent: str | None = None,
     ) -> Submission:
         """
         Route one event.
@@ -159,6 +160,7 @@ class Router:
             single: It came alone, not in a batch.
             idempotency_key: The request's ``Idempotency-Key``, where the event has no id.
             token: The token of a pixel or click hit.
+            traceparent: The request's, which goes with the event to its row.
         """
         key = event.routing_key
         given = event.data.get("eventId") or idempotency_key
@@ -185,7 +187,7 @@ class Router:
             event_id,
             identity_hash.digest(),
             event.occurred_us,
-            encode_row(event, event_id, received_ms(event_id)),
+            encode_row(event, event_id, received_ms(event_id), traceparent),
         )
 
 

@@ -46,6 +46,9 @@ DETAIL_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.ACCOUNT_HEALTH_UPDATE: ("healthScore", "status", "reason"),
 }
 
+#: Where ``details`` has the trace context of the request that brought the event.
+TRACEPARENT = "traceparent"
+
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 COPY_TRAILER = struct.pack(">h", -1)
 
@@ -82,7 +85,9 @@ _LENGTHS = tuple(_length(size) for size in range(4 * 128 + 1))
 _ID_FIELDS = ("campaignId", "leadId", "emailId", "accountId", "eventId")
 
 
-def encode_row(event: Event, event_id: bytes, received_ms: int) -> bytes:
+def encode_row(
+    event: Event, event_id: bytes, received_ms: int, traceparent: str | None = None
+) -> bytes:
     """
     Encode an event for :data:`COLUMNS`.
 
@@ -90,6 +95,7 @@ def encode_row(event: Event, event_id: bytes, received_ms: int) -> bytes:
         event: What happened.
         event_id: The 16 bytes of the UUIDv7 minted for it.
         received_ms: Unix time in milliseconds when it came in.
+        traceparent: Of the request that brought it, where that has one.
     """
     get = event.data.get
     parts = [_UUID_LENGTH, event_id, _TYPE_FIELDS[event.type]]
@@ -121,6 +127,8 @@ def encode_row(event: Event, event_id: bytes, received_ms: int) -> bytes:
         add(_NULL if value is None else _jsonb(value))
     names = DETAIL_FIELDS[event.type]
     details = {name: event.data[name] for name in names if name in event.data} if names else None
+    if traceparent is not None:
+        details = {**(details or {}), TRACEPARENT: traceparent}
     add(_jsonb(details) if details else _NULL)
     return b"".join(parts)
 
@@ -213,7 +221,9 @@ def event_data(columns: Mapping[str, Any]) -> dict[str, Any]:
         if (text := columns[column]) is not None:
             data[name] = json.loads(text)
     if (text := columns["details"]) is not None:
-        data.update(json.loads(text))
+        details = json.loads(text)
+        details.pop(TRACEPARENT, None)  # is of the request
+        data.update(details)
     return data
 
 

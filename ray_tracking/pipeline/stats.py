@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ray_tracking.pipeline.health import readiness
-from ray_tracking.pipeline.overview import Overview, ReplicaReport, worst_breaker
+from ray_tracking.pipeline.overview import (
+    Overview,
+    mean_ms,
+    memory_by_part,
+    redis_status,
+    worst_breaker,
+)
 
 
 def processing_stats(snapshot: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,35 +23,24 @@ def processing_stats(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         snapshot: What the supervisor says (:meth:`Supervisor.health`).
     """
     whole: Overview = snapshot["overview"]
-    replicas: Sequence[ReplicaReport] = snapshot["replicas"]
+    counted: Mapping[str, int] = snapshot["counted"]
+    replicas = snapshot["replicas"]
     shards = [status for status in snapshot["shards"] if status is not None]
     writers = [status for status in snapshot["writers"] if status is not None]
-    broadcaster = snapshot["broadcaster"]
-    requests = sum(report.requests for report in replicas)
-    request_ms = sum(report.request_ms for report in replicas)
-    memory = {status["name"]: status["rss_bytes"] for status in [*shards, *writers]}
-    if broadcaster is not None:
-        memory[broadcaster["name"]] = broadcaster["rss_bytes"]
-    memory |= {f"ingress-{report.replica}": report.rss_bytes for report in replicas}
-    memory["supervisor"] = snapshot["rss_bytes"]
-    gone: Mapping[str, int] = snapshot["gone"]
-
-    def total(name: str) -> int:
-        counted: int = sum(getattr(report, name) for report in replicas)
-        return gone.get(name, 0) + counted
-
+    memory = memory_by_part(snapshot)
+    letters = snapshot["dead_letters"]
     return {
         "eventsProcessed": whole.accepted,
-        "averageProcessingTime": round(request_ms / requests, 3) if requests else 0.0,
+        "averageProcessingTime": mean_ms(replicas),
         "currentThroughput": round(snapshot["per_s"], 1),
         "peakThroughput": round(snapshot["peak_per_s"], 1),
-        "batchesProcessed": sum(writer["batches"] for writer in writers),
-        "duplicatesDetected": total("duplicates"),
-        "dedupEvictedEarly": sum(shard["dedup_evicted_early"] for shard in shards),
-        "validationErrors": total("invalid"),
+        "batchesProcessed": counted["batches"],
+        "duplicatesDetected": counted["duplicates"],
+        "dedupEvictedEarly": counted["dedup_evicted_early"],
+        "validationErrors": counted["invalid"],
         "processingErrors": whole.dead,
-        "rateLimited": total("limited"),
-        "backpressureEvents": total("overloaded"),
+        "rateLimited": counted["limited"],
+        "backpressureEvents": counted["overloaded"],
         "backpressureLevel": snapshot["level"].value,
         "processingMode": snapshot["mode"].value,
         "memoryUsage": {"rss": sum(memory.values()), "perActor": memory},
@@ -54,20 +49,15 @@ def processing_stats(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "logLag": max(0, whole.in_log),
         "spooled": whole.spooled,
         "parked": whole.parked,
-        "deadLetters": whole.dead,
-        "trackingUnconfirmed": whole.unconfirmed,
-        "trackingLost": whole.lost,
+        # Those that wait for somebody; before Postgres was asked, all that ever were.
+        "deadLetters": whole.dead if letters is None else letters,
+        "trackingUnconfirmed": counted["unconfirmed"],
+        "trackingLost": counted["lost"],
         "initialized": True,
         "running": readiness(snapshot["shards"]) is None,
         "uptime": round(snapshot["uptime_s"], 1),
         "liveConnections": sum(report.connections for report in replicas),
-        "redisStatus": {
-            "main": _connected(snapshot["redis_up"]),
-            "subscriber": _connected(broadcaster is not None and broadcaster["reading"]),
-            "stream": _connected(
-                bool(shards) and all(shard["breaker"]["state"] == "closed" for shard in shards)
-            ),
-        },
+        "redisStatus": redis_status(snapshot),
         "circuitBreakers": {
             "database": worst_breaker(writers),
             "redis": worst_breaker(shards),
@@ -83,7 +73,3 @@ def dashboard_stats(stats: Mapping[str, Any]) -> dict[str, Any]:
         "totalBatches": stats["batchesProcessed"],
         "totalErrors": stats["processingErrors"] + stats["validationErrors"],
     }
-
-
-def _connected(is_so: bool) -> str:
-    return "connected" if is_so else "disconnected"

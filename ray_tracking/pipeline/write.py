@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from ray_tracking.errors import TrackingError
 from ray_tracking.pipeline.append import Entry, EntryId, Kind
+from ray_tracking.pipeline.level import Level
+from ray_tracking.pipeline.modes import Mode
 
 _KIND_AT = {0: Kind.MARKER, 1: Kind.CHAIN}
 
@@ -70,10 +72,21 @@ class FlushPolicy:
     """When what was read is written."""
 
     max_events: int = 1000
+    #: How long an event waits for company at most, while batches are to be filled.
     max_age_ms: int = 100
+    #: The same in ``HYBRID``.
+    hybrid_age_ms: int = 50
     max_queue_bytes: int = 32 * 1024 * 1024
 
-    def wait_ms(self, events: int, age_ms: float, enough: int) -> float:
+    def linger_ms(self, mode: Mode, level: Level) -> int:
+        """How long what was read waits for company; not at all where everything must out."""
+        if mode is Mode.REALTIME or level is Level.EMERGENCY:
+            return 0
+        shorter = min(self.hybrid_age_ms, self.max_age_ms)
+        return self.max_age_ms if mode is Mode.BATCH else shorter
+
+    @staticmethod
+    def wait_ms(events: int, age_ms: float, enough: int, linger_ms: float) -> float:
         """
         How long to wait with the next flush; 0 when it is due.
 
@@ -81,5 +94,6 @@ class FlushPolicy:
             events: How many are waiting.
             age_ms: How long the oldest has waited here.
             enough: How many make a flush.
+            linger_ms: How long it may wait for that many.
         """
-        return 0.0 if events >= enough else max(0.0, self.max_age_ms - age_ms)
+        return 0.0 if events >= enough else max(0.0, linger_ms - age_ms)

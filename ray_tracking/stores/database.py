@@ -184,13 +184,3 @@ async def create_partition(connection: asyncpg.Connection[Any], day: date) -> No
                 f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF events "
                 f"FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
             )
-
-
-async def answers(url: str, schema: str) -> bool:
-    """Whether Postgres can be reached now."""
-    try:
-        connection = await connect(url, schema, "ray-tracking health")
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return False
-    await connection.close()
-    return True

@@ -162,6 +162,8 @@ async def test_the_mode_that_an_operator_has_fixed_is_the_mode_that_is_told(stac
     service = await stack.service(processing_mode="batch")
 
     assert (await service.post("/events", fresh())).json["mode"] == "BATCH"
+    urgent = fresh() | {"metadata": {"priority": "high"}}
+    assert (await service.post("/events", urgent)).json["mode"] == "REALTIME"
 
 
 async def test_a_users_own_rule_refuses_and_its_failure_refuses_too(stack: Stack) -> None:

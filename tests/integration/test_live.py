@@ -99,6 +99,10 @@ async def test_many_events_at_once_are_one_batch(stack: Stack) -> None:
             told = await client.until("progress_batch")
             assert [event["eventType"] for event in told["events"]] == ["EMAIL_SENT"]
             assert told["dropped"] == 0
+        await send(stack, "EMAIL_BOUNCE")
+        told = await detailed.until("campaign_progress_detailed")
+        assert told["event"]["eventType"] == "EMAIL_BOUNCE"
+        assert (await plain.until("campaign_progress"))["counters"]["bounces"]["hard"] == 1
 
 
 async def test_uniques_follow_the_rows(stack: Stack) -> None:

@@ -13,9 +13,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from ray_tracking.actors.writer import Writer
 from ray_tracking.events import LANES, EventType
 from ray_tracking.pipeline.append import EntryId, Header, Kind, encode_entry
 from ray_tracking.pipeline.gather import Verdict
+from ray_tracking.pipeline.level import Level
+from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.route import Submission
 from ray_tracking.pipeline.rows import COLUMNS
@@ -577,3 +580,28 @@ async def test_a_high_priority_event_does_not_wait_for_company(stack: Stack) -> 
     (row,) = await stack.rows()
     assert row["event_type"] == "EMAIL_BOUNCE"
     assert time.monotonic() - started < 30
+
+
+async def test_each_mode_has_its_own_wait_for_company(stack: Stack) -> None:
+    owner = await stack.shard()
+    writer = (await stack.writer(max_age_ms=60_000)).writer
+
+    async def submit() -> None:
+        await owner.submit(stack.event(campaignId="c1"))
+
+    await writer.set_pace(Mode.REALTIME, Level.NORMAL)
+    await submit()
+    await eventually(lambda: stack.has_rows(1))
+    await writer.set_pace(Mode.BATCH, Level.CRITICAL)
+    await submit()
+    # What has priority waits for nobody, and does not take along what waits.
+    await owner.submit(stack.event("EMAIL_BOUNCE", campaignId="c1"))
+    await eventually(lambda: stack.has_rows(2))
+    assert [row["log_lane"] for row in await stack.rows()] == ["high", "normal"]
+    await eventually(lambda: _queued(writer, 1))
+    await writer.set_pace(Mode.BATCH, Level.EMERGENCY)
+    await eventually(lambda: stack.has_rows(3))
+
+
+async def _queued(writer: Writer, number: int) -> bool:
+    return bool((await writer.status())["queued_events"] == number)

@@ -35,9 +35,12 @@ from ray_tracking.http.gatherer import Gatherer
 from ray_tracking.http.listener import Listener, listener_options
 from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.live.hub import Hub
+from ray_tracking.http.metrics import exposition
 from ray_tracking.http.ports import Ports
+from ray_tracking.http.report import Reporter
 from ray_tracking.http.spooler import Spooler
 from ray_tracking.jobs.carry_out import carry_out
+from ray_tracking.memory import rss_bytes, total_bytes
 from ray_tracking.pipeline.admit import AdmissionPolicy
 from ray_tracking.pipeline.append import Entry, EntryId, Kind, SpoolChunk, decode_entry
 from ray_tracking.pipeline.gather import (
@@ -48,10 +51,14 @@ from ray_tracking.pipeline.gather import (
     pack_chunk,
     unpack_outcomes,
 )
+from ray_tracking.pipeline.level import LevelGauge, LevelPolicy
+from ray_tracking.pipeline.modes import ModeGauge, Throughput
+from ray_tracking.pipeline.picture import Picture
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Router, Submission
 from ray_tracking.pipeline.spooling import SpoolReport
+from ray_tracking.pipeline.stats import processing_stats
 from ray_tracking.pipeline.window import WindowPolicy
 from ray_tracking.pipeline.write import FlushPolicy
 from ray_tracking.settings import Settings
@@ -59,6 +66,7 @@ from ray_tracking.sources.tokens import TokenKeys
 from ray_tracking.stores import database, log_setup
 from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.log import EventLog, stream_key
+from ray_tracking.stores.pulse import PulseReader
 from ray_tracking.stores.queries import Queries
 from ray_tracking.stores.recompute import Recompute
 from ray_tracking.stores.spool import Spool
@@ -83,6 +91,7 @@ class Owner:
     def __init__(self, config: ShardConfig, clock: Clock | None = None) -> None:
         #: Why its process would have ended.
         self.died: str | None = None
+        self.killed = False
         self.shard = Shard(config, self._die, clock or steady_clock())
 
     def _die(self, reason: str) -> None:
@@ -106,8 +115,14 @@ class Owner:
         """What it says of itself."""
         return await self.shard.status()
 
+    @property
+    def gone(self) -> bool:
+        """Whether its process has ended, or would have."""
+        return self.died is not None or self.killed
+
     async def kill(self) -> None:
         """End it as SIGKILL does: whatever is on its way is not waited for."""
+        self.killed = True
         await self.shard.close()
 
 
@@ -122,6 +137,7 @@ class Scribe:
     def __init__(self, config: WriterConfig) -> None:
         #: Why its process would have ended.
         self.died: str | None = None
+        self.killed = False
         self.writer = Writer(config, self._die, steady_clock())
 
     def _die(self, reason: str) -> None:
@@ -133,8 +149,14 @@ class Scribe:
         trouble: str | None = status["trouble"]
         return trouble
 
+    @property
+    def gone(self) -> bool:
+        """Whether its process has ended, or would have."""
+        return self.died is not None or self.killed
+
     async def kill(self) -> None:
         """End it as SIGKILL does: a flush under way is not waited for."""
+        self.killed = True
         await self.writer.close()
 
 
@@ -198,6 +220,7 @@ class Service:
     def __init__(self, ports: Ports, port: int) -> None:
         self.ports = ports
         self.app = App(ports)
+        self.reporter = Reporter(uuid4().hex[:12], self.app, ports)
         self.listener = Listener(
             self.app,
             "127.0.0.1",
@@ -348,6 +371,12 @@ class Stack:
         self.answering = asyncio.Event()
         self.answering.set()
         self._assigned: dict[str, list[int]] = {}
+        #: Of the last shard.
+        self.max_log_bytes = 2**32
+        self._picture: Picture | None = None
+        self._gauge = LevelGauge(LevelPolicy(5, 8, 95))
+        self._modes = ModeGauge(100)
+        self._throughput = Throughput()
         self._connection: asyncpg.Connection[Any] | None = None
 
     async def open(self) -> None:
@@ -372,6 +401,8 @@ class Stack:
             await self.voice.kill()
         for proxy in self.proxies:
             await proxy.close()
+        if self._picture is not None:
+            await self._pulse_reader.close()
         await self.sql(f'DROP SCHEMA "{self.schema}" CASCADE')
         assert self._connection is not None
         await self._connection.close()
@@ -417,6 +448,7 @@ class Stack:
         One of a name that is there already is its successor; the old object stays as
         it is, to be killed or to go on as a zombie.
         """
+        self.max_log_bytes = max_log_bytes
         self._assigned[name] = list(range(self.partitions) if partitions is None else partitions)
         if assign:
             await log_setup.assign(self.redis, self.prefix, self._assigned)
@@ -463,7 +495,7 @@ class Stack:
                 database_url=database_url or self.database_url,
                 database_schema=self.schema,
                 partitions=tuple(range(self.partitions) if partitions is None else partitions),
-                flush=FlushPolicy(max_events, max_age_ms, max_queue_bytes),
+                flush=FlushPolicy(max_events, max_age_ms, max_age_ms, max_queue_bytes),
                 rate=rate or RatePolicy(),
             )
         )
@@ -585,17 +617,58 @@ class Stack:
             raise Unavailable("there is no broadcaster")
         return await self.voice.call(self.voice.broadcaster.watch, blob)
 
+    async def look(self) -> dict[str, Any]:
+        """What the supervisor would see now: real parts, asked as it asks them."""
+        now_s = time.monotonic()
+        if self._picture is None:
+            self._picture = Picture(now_s)
+            self._pulse_reader = PulseReader(self.database_url, self.schema, "health")
+        pulse = await self._pulse_reader.look(2.0)
+        for service in self.services:
+            self._picture.report(service.reporter.report(), now_s)
+        owners = [its for name, its in self.owners.items() if " before " not in name]
+        shards = [None if its.gone else _sized(await its.status()) for its in owners]
+        writers = [None if its.gone else _sized(await its.writer.status()) for its in self.scribes]
+        whole = self._picture.overview(shards, writers, now_s)
+        self._throughput.update(whole.accepted, round(1000 * now_s))
+        self._gauge.update(whole.backlog)
+        self._modes.update(self._gauge.level, self._throughput.per_s, whole.backlog)
+        said = {
+            "postgres_up": pulse.is_up,
+            "postgres_trouble": pulse.trouble,
+            "dead_letters": pulse.dead_letters,
+            "redis_up": await self._log_answers(),
+            "warnings": [],
+            "broadcaster": _sized(await self.voice.broadcaster.status()) if self.voice else None,
+            "level": self._gauge.level,
+            "mode": self._modes.mode,
+            "per_s": self._throughput.per_s,
+            "peak_per_s": self._throughput.peak_per_s,
+            "spool": any(service.ports.spooler for service in self.services),
+            "max_backlog_bytes": self.max_log_bytes,
+            "rss_bytes": rss_bytes(),
+            "memory_total_bytes": total_bytes(),
+        }
+        return self._picture.snapshot(shards, writers, said, now_s=now_s, unix_s=time.time())
+
+    async def _log_answers(self) -> bool:
+        try:
+            return bool(await self.redis.ping())
+        except ConnectionError:
+            return False
+
     async def _health(self) -> dict[str, Any]:
-        return {"overall": "healthy", "components": {}}
+        health: dict[str, Any] = (await self.look())["health"]
+        return health
 
     async def _stats(self) -> dict[str, Any] | None:
-        return None
+        return processing_stats(await self.look())
 
     async def _ready(self) -> str | None:
         return None
 
     async def _metrics(self) -> bytes | None:
-        return None
+        return exposition(await self.look())
 
     # -- events --------------------------------------------------------------------
 
@@ -674,6 +747,11 @@ class Stack:
             LANES[lane],
         )
         return EntryId(row["epoch"], row["seq"])
+
+
+def _sized(status: dict[str, Any]) -> dict[str, Any]:
+    """As the actor says it, which adds its memory."""
+    return {**status, "rss_bytes": rss_bytes()}
 
 
 def _free_port() -> int:

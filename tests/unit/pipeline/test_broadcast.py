@@ -138,6 +138,24 @@ def test_many_events_in_a_tick_share_a_batch() -> None:
     assert (name, data["batchSize"], data["dropped"]) == ("progress_batch", 17, 0)
 
 
+def test_what_has_priority_is_told_as_in_every_mode_while_the_rest_is_batched() -> None:
+    activity = Activity(figures())
+    shown(3, activity)
+    bounce = events.submission("EMAIL_BOUNCE", partitions=4, bounceType="hard")
+    activity.events += 1
+    activity.urgent_events += 1
+    activity.urgent.append(Shown(EventType.EMAIL_BOUNCE, bounce.occurred_us, bounce.row))
+    frames = campaign_frames(
+        "c1", activity, figures(3), LAST, first_offset=10, to=To.ALL, batched=True
+    )
+    urgent, rest = json.loads(frames[1].data), json.loads(frames[2].data)
+    assert [frame.name for frame in frames] == [
+        "campaign_progress", "campaign_progress_detailed", "progress_batch",
+    ]  # fmt: skip
+    assert (urgent["event"]["eventType"], urgent["version"]) == ("EMAIL_BOUNCE", 11)
+    assert (rest["batchSize"], rest["dropped"], rest["events"][0]["version"]) == (3, 0, 12)
+
+
 def test_a_batch_is_capped_and_says_so() -> None:
     ((_, data),) = told(MAX_BATCH_EVENTS + 5, To.PLAIN, batched=True)
     assert (data["batchSize"], data["dropped"]) == (MAX_BATCH_EVENTS, 5)

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from ray_tracking.pipeline.health import STALLED_AFTER_MS, overall_health, readiness
+from ray_tracking.pipeline.health import STALLED_AFTER_MS, HealthJudge, overall_health, readiness
 from ray_tracking.pipeline.level import Level
 from ray_tracking.pipeline.overview import Overview, ReplicaReport
 
 NOW_S = 1_795_461_600.25
+MB = 1024 * 1024
 CLOSED = {"state": "closed", "failures": 0, "openedAt": None}
 OPEN = {"state": "open", "failures": 4, "openedAt": 1_795_461_600_000}
 SHARD: dict[str, Any] = {
+    "name": "shard-0",
+    "rss_bytes": 100 * MB,
     "started": True,
     "breaker": CLOSED,
     "log_full": False,
@@ -25,14 +28,16 @@ SHARD: dict[str, Any] = {
 }
 WRITER: dict[str, Any] = {
     "name": "writer-0",
+    "rss_bytes": 200 * MB,
     "queued_events": 0,
-    "idle_ms": 0,
+    "stalled_ms": 0,
+    "stalled_lane": None,
     "trouble": None,
     "breaker": CLOSED,
 }
 FIGURES = Overview(
     accepted=10, rows=4, dead=1, discarded=0, missing=0, in_log=3, parked=2, spooled=0,
-    buffered=5, unconfirmed=0, lost=0,
+    buffered=5,
 )  # fmt: skip
 REPORT = ReplicaReport(
     replica="r",
@@ -43,16 +48,28 @@ REPORT = ReplicaReport(
     unconfirmed=0,
     lost=0,
     connections=3,
+    requests=4,
+    request_ms=10.0,
+    rss_bytes=100 * MB,
 )
 NO_ROOM = structs.replace(REPORT, spool_trouble="no space left")
-STALLED = WRITER | {"queued_events": 7, "idle_ms": STALLED_AFTER_MS + 1}
+STALLED = WRITER | {
+    "queued_events": 7, "stalled_ms": STALLED_AFTER_MS + 1, "stalled_lane": "normal",
+}  # fmt: skip
+SLOW = structs.replace(REPORT, replica="slow", requests=2, request_ms=500.0)
+BROADCASTER = {"name": "broadcaster", "rss_bytes": 100 * MB, "trouble": None, "reading": True}
+AWAY = {"postgres_up": False, "postgres_up_ms": 0}
 WELL: dict[str, Any] = {
     "redis_up": True,
     "postgres_up": True,
+    "postgres_up_ms": 60_000,
     "warnings": [],
     "shards": [SHARD, SHARD],
     "writers": [WRITER, WRITER],
-    "broadcaster": {"trouble": None},
+    "broadcaster": BROADCASTER,
+    "rss_bytes": 50 * MB,
+    "memory_total_bytes": 8192 * MB,
+    "stalled_ms": {"high": 0, "normal": 0},
     "replicas": [REPORT],
     "overview": FIGURES,
     "level": Level.NORMAL,
@@ -65,7 +82,10 @@ def test_all_is_well() -> None:
         "timestamp": "2026-11-23T19:20:00.250Z",
         "overall": "healthy",
         "components": {
-            "redis": {"status": "healthy"},
+            "redis": {
+                "status": "healthy",
+                "connections": dict.fromkeys(("main", "subscriber", "stream"), "connected"),
+            },
             "database": {"status": "healthy"},
             "shards": {"status": "healthy"},
             "writers": {"status": "healthy", "queued": 0},
@@ -76,6 +96,8 @@ def test_all_is_well() -> None:
                 "level": "normal",
                 "queues": {"logLag": 3, "parked": 2, "spooled": 0, "buffered": 5},
             },
+            "memory": {"status": "healthy", "heapUsed": 550.0, "heapTotal": 8192.0},
+            "performance": {"status": "healthy", "averageProcessingTime": 2.5},
             "circuitBreakers": {"status": "healthy", "redis": CLOSED, "database": CLOSED},
         },
     }
@@ -111,7 +133,12 @@ def test_all_is_well() -> None:
         ({"shards": [SHARD | {"breaker": OPEN}]}, "circuitBreakers", "degraded", "redis"),
         ({"writers": [WRITER | {"breaker": OPEN}]}, "circuitBreakers", "degraded", "database"),
         ({"warnings": ["no AOF", "eviction"]}, "redis", "degraded", "no AOF; eviction"),
-        ({"postgres_up": False}, "database", "degraded", "events wait in the log"),
+        (
+            AWAY,
+            "database",
+            "degraded",
+            "events wait in the log",
+        ),
         ({"shards": [SHARD, None]}, "shards", "degraded", "shard 1 does not answer"),
         (
             {"shards": [SHARD, None], "spool": False},
@@ -134,7 +161,20 @@ def test_all_is_well() -> None:
         ({"shards": [SHARD | {"dedup_effective_ms": 9_000}]}, "shards", "degraded", "forgotten"),
         ({"writers": [WRITER, None]}, "writers", "degraded", "a writer does not answer"),
         ({"broadcaster": None}, "websocket", "degraded", "the broadcaster does not answer"),
-        ({"broadcaster": {"trouble": "no log"}}, "websocket", "degraded", "no log"),
+        ({"broadcaster": BROADCASTER | {"trouble": "no log"}}, "websocket", "degraded", "no log"),
+        ({"replicas": [SLOW]}, "performance", "degraded", "250 ms"),
+        (
+            {"shards": [SHARD, SHARD | {"name": "shard-1", "rss_bytes": 2048 * MB}]},
+            "memory",
+            "degraded",
+            "most of it in shard-1",
+        ),
+        (
+            {"stalled_ms": {"high": 0, "normal": STALLED_AFTER_MS + 1}},
+            "writers",
+            "unhealthy",
+            "nothing of the lane normal became rows for 10 s",
+        ),
         ({"writers": [WRITER | {"trouble": "slow"}]}, "writers", "degraded", "slow"),
         ({"writers": [STALLED]}, "writers", "unhealthy", "writer-0 makes no progress"),
         (
@@ -153,24 +193,74 @@ def test_the_whole_is_as_well_as_its_worst_part(
     assert health["overall"] == status
     assert health["components"][component]["status"] == status
     assert word in health["components"][component]["error"]
+    assert health["components"][component]["action"]
     others = {name: part for name, part in health["components"].items() if name != component}
     assert {part["status"] for part in others.values()} == {"healthy"}
 
 
-def test_a_writer_that_has_nothing_to_do_does_not_stand_still() -> None:
-    idle = WRITER | {"idle_ms": 10**9}
+@pytest.mark.parametrize(
+    ("change", "component", "parts"),
+    [
+        ({"shards": [SHARD, None]}, "shards", ["shard-1"]),
+        ({"writers": [None, WRITER]}, "writers", ["writer-0"]),
+        ({"writers": [WRITER, STALLED | {"name": "writer-1"}]}, "writers", ["writer-1"]),
+        ({"shards": [SHARD | {"breaker": OPEN}]}, "circuitBreakers", ["shard-0"]),
+        ({"broadcaster": None}, "websocket", ["broadcaster"]),
+        ({"replicas": [REPORT, SLOW]}, "performance", None),
+        ({"replicas": [SLOW]}, "performance", ["ingress-slow"]),
+        ({"replicas": [NO_ROOM]}, "spool", ["ingress-r"]),
+        (AWAY, "database", []),
+    ],
+)
+def test_a_component_names_the_actors_that_it_is_about(
+    change: dict[str, Any], component: str, parts: list[str] | None
+) -> None:
+    components = overall_health(WELL | change, now_s=NOW_S)["components"]
 
-    assert overall_health(WELL | {"writers": [idle]}, now_s=NOW_S)["overall"] == "healthy"
+    assert components[component].get("parts") == parts
+
+
+def test_a_component_says_since_when_it_is_as_it_is() -> None:
+    judge = HealthJudge()
+
+    def since(now_s: float, **change: Any) -> str:
+        components = judge.judge(WELL | change, now_s=now_s)["components"]
+        assert components["redis"]["since"] == "2026-11-23T19:20:00.250Z"
+        return str(components["database"]["since"])
+
+    assert since(NOW_S) == since(NOW_S + 5) == "2026-11-23T19:20:00.250Z"
+    assert since(NOW_S + 10, postgres_up=False) == "2026-11-23T19:20:10.250Z"
+    assert since(NOW_S + 20, postgres_up=False) == "2026-11-23T19:20:10.250Z"
+    assert since(NOW_S + 30) == "2026-11-23T19:20:30.250Z"
+
+
+def test_postgres_says_why_it_does_not_answer() -> None:
+    away = WELL | {
+        "postgres_up": False,
+        "postgres_up_ms": 0,
+        "postgres_trouble": "connection refused",
+    }
+
+    error = overall_health(away, now_s=NOW_S)["components"]["database"]["error"]
+    assert error.endswith("the log: connection refused")
 
 
 def test_a_backlog_is_no_stall_while_postgres_is_away_or_progress_is_made() -> None:
     """Ingest goes on into the log, so the service is degraded, and a 503 would be wrong."""
-    away = overall_health(WELL | {"writers": [STALLED], "postgres_up": False}, now_s=NOW_S)
-    busy = STALLED | {"idle_ms": STALLED_AFTER_MS}
+    away = overall_health(WELL | {"writers": [STALLED], **AWAY}, now_s=NOW_S)
+    busy = STALLED | {"stalled_ms": STALLED_AFTER_MS}
 
     assert away["overall"] == "degraded"
     assert away["components"]["writers"]["queued"] == 7
     assert overall_health(WELL | {"writers": [busy, busy]}, now_s=NOW_S)["overall"] == "healthy"
+
+
+def test_a_writer_has_its_time_when_postgres_is_back() -> None:
+    back = WELL | {"writers": [STALLED], "stalled_ms": {"high": 0, "normal": 90_000}}
+
+    early = overall_health(back | {"postgres_up_ms": STALLED_AFTER_MS}, now_s=NOW_S)
+    late = overall_health(back | {"postgres_up_ms": STALLED_AFTER_MS + 1}, now_s=NOW_S)
+    assert (early["overall"], late["overall"]) == ("healthy", "unhealthy")
 
 
 def test_two_troubles_are_as_bad_as_the_worse() -> None:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from ray_tracking.events import Lane
 from ray_tracking.pipeline.level import Level
-from ray_tracking.pipeline.modes import Mode, ModeGauge, Throughput, pinned_mode
+from ray_tracking.pipeline.modes import Mode, ModeGauge, Throughput, mode_of, pinned_mode
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,12 @@ def test_the_rule_of_the_mode(level: Level, per_s: float, backlog: int, mode: Mo
     gauge = ModeGauge(100)
     gauge.update(level, per_s, backlog)
     assert gauge.mode is mode
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_what_has_priority_is_realtime_in_every_mode(mode: Mode) -> None:
+    assert mode_of(Lane.HIGH, mode) is Mode.REALTIME
+    assert mode_of(Lane.NORMAL, mode) is mode
 
 
 def test_a_throughput_that_swings_around_the_threshold_does_not_change_the_mode() -> None:

@@ -24,6 +24,7 @@ from ray_tracking.pipeline.receive import (
     parse_batch,
     parse_json,
     parse_single,
+    trace_context,
 )
 
 BOTH = (JSON, NDJSON)
@@ -325,3 +326,24 @@ def test_a_flood_of_bad_lines_is_refused_before_it_is_read() -> None:
         tracemalloc.stop()
 
     assert peak < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", True),
+        ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\n", False),
+        ("", False),
+    ],
+)
+def test_a_trace_context_that_is_none_is_passed_over(value: str, is_one: bool) -> None:
+    assert trace_context(value) == (value if is_one else None)
+
+
+def test_most_requests_have_no_trace_context() -> None:
+    assert trace_context(None) is None

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_tracking.pipeline.append import ORIGIN, Entry, EntryId, Kind
+from ray_tracking.pipeline.level import Level
+from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.write import FlushPolicy, Follower, LogGap
 from tests.unit.pipeline.samples import entry
 
@@ -157,11 +159,33 @@ def test_a_reader_that_is_behind_the_trimmed_log_says_so() -> None:
 
 
 def test_a_flush_is_due_when_it_is_full_or_old() -> None:
-    policy = FlushPolicy(max_events=1000, max_age_ms=100)
+    wait_ms = FlushPolicy.wait_ms
 
-    assert policy.wait_ms(1000, 0, 1000) == 0
-    assert policy.wait_ms(999, 100, 1000) == 0
-    assert policy.wait_ms(1, 250, 1000) == 0
-    assert policy.wait_ms(999, 30, 1000) == 70
-    assert policy.wait_ms(999, 30, 500) == 0
-    assert FlushPolicy(max_age_ms=0).wait_ms(1, 0, 1000) == 0
+    assert wait_ms(1000, 0, 1000, 100) == 0
+    assert wait_ms(999, 100, 1000, 100) == 0
+    assert wait_ms(1, 250, 1000, 100) == 0
+    assert wait_ms(999, 30, 1000, 100) == 70
+    assert wait_ms(999, 30, 500, 100) == 0
+    assert wait_ms(1, 0, 1000, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "level", "linger_ms"),
+    [
+        (Mode.REALTIME, Level.NORMAL, 0),
+        (Mode.HYBRID, Level.NORMAL, 50),
+        (Mode.HYBRID, Level.WARNING, 50),
+        (Mode.BATCH, Level.CRITICAL, 100),
+        (Mode.BATCH, Level.EMERGENCY, 0),
+    ],
+)
+def test_the_mode_says_how_long_a_flush_waits_for_company(
+    mode: Mode, level: Level, linger_ms: int
+) -> None:
+    assert FlushPolicy(max_age_ms=100, hybrid_age_ms=50).linger_ms(mode, level) == linger_ms
+
+
+def test_hybrid_never_waits_longer_than_batch() -> None:
+    policy = FlushPolicy(max_age_ms=25, hybrid_age_ms=50)
+
+    assert policy.linger_ms(Mode.HYBRID, Level.NORMAL) == 25

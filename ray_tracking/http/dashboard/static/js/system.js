@@ -79,7 +79,7 @@ export function openSystem(main, live) {
     components = health.components;
     setText(overall, health.overall);
     overall.dataset.tone = TONES[health.overall];
-    const rows = Object.entries(components).map(([name, part]) => [PARTS[name] ?? name, badge(part.status ?? "unknown", part.error ? ` · ${part.error}` : "")]);
+    const rows = Object.entries(components).map(([name, part]) => [PARTS[name] ?? name, badge(part.status ?? "unknown", [part.error, part.action].filter(Boolean).map((text) => ` · ${text}`).join(""))]);
     parts.show(rows);
   }
 
