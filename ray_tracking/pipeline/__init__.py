@@ -15,7 +15,7 @@ Beside the path: ``rows`` (the binary form of a row), ``links`` (which URLs we
 follow), ``window`` and ``rate`` (the two memories of admission), ``spooling`` (how old
 the events are that wait in a spool), ``room`` (how much may be in hand), ``pace`` (when it
 will be somebody's turn), ``breaker`` and ``backoff`` (when to ask again), ``level`` and
-``overview`` (how much waits, cluster-wide), ``health`` (what to say of it).
+``overview`` (how much waits, cluster-wide).
 
 Behind the log: ``read_ahead`` and ``backlog`` (what is read and waits), ``flush`` (what goes
 into one transaction), ``parked`` (whose turn it is), ``bisect`` and ``care`` (which row it is
@@ -24,6 +24,8 @@ of every event).
 
 Live: ``figures`` (counted from headers, put right by the rows), ``broadcast`` (frames, their
 ring and cursors), ``outbox`` (what waits for one slow client). And of the whole: ``modes``,
-``traffic``, ``stats``, ``scaling`` (how many replicas), ``doctor``. ``control`` is what all go by,
-as it may change; ``client_rate`` how often one client may ask.
+``traffic``, ``growth`` and ``progress`` (counts that outlive who counts, and what stands still),
+``picture`` (all of it at one moment), of which ``health``, ``stats`` and ``gauges`` are made;
+``scaling`` (how many replicas), ``doctor``. ``control`` is what all go by, as it may change;
+``client_rate`` how often one client may ask.
 """
