@@ -263,12 +263,8 @@ class IngressReplica:
         self._app = App(self._ports)
         self._reporter = Reporter(self._name, self._app, self._ports)
         self._calls = CallServer([Inside(self._app).request])
-        self._attachment = Attachment(
-            await self._calls.start(ray.util.get_node_ip_address()),
-            runtime.broadcaster_name,
-            # With an id, and without one.
-            min(settings.effective_idempotency_window_ms, settings.deduplication_window_ms),
-        )
+        self._endpoint = await self._calls.start(ray.util.get_node_ip_address())
+        self._broadcaster_name = runtime.broadcaster_name
         self._reporting = asyncio.create_task(self._report_loop())
         self._hearing = asyncio.create_task(self._ports.erased.run())
         self._measuring = asyncio.create_task(self._lag.run())
@@ -308,7 +304,12 @@ class IngressReplica:
 
     async def attach(self) -> Attachment:
         """How a process on this Ray reaches this replica, and hears of what happens."""
-        return self._attachment
+        settings = self._ports.settings
+        # With an id, and without one.
+        known_for_ms = min(
+            settings.effective_idempotency_window_ms, settings.deduplication_window_ms
+        )
+        return Attachment(self._endpoint, self._broadcaster_name, known_for_ms)
 
     async def check_health(self) -> None:
         """The loop turns, and that is all: a part that is away must not end this one."""
