@@ -233,6 +233,7 @@ class TrackingEventProcessor(AsyncMethods):
                 log.warning("too slow: %d messages missed", polled.start - self._cursor.offset)
             for frame in polled.frames:
                 self._tell(frame)
+                await asyncio.sleep(0)  # a handler takes what is there before more comes
             self._cursor = Cursor(polled.epoch, polled.start + len(polled.frames))
             await asyncio.sleep(_PAUSE_S)
 

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-#: What waits for one handler.
-MAX_WAITING = 1000
+#: What waits for one handler: the events of a whole batch come at once.
+MAX_WAITING = 10_000
 
 Handler = Callable[..., Any]
 
