@@ -15,7 +15,7 @@ _AT_A_TIME = 8
 
 async def main(campaign_id: str, count: int) -> None:
     """Say when it has begun, and at the end what came of it."""
-    processor = TrackingEventProcessor()
+    processor = TrackingEventProcessor(retry_for_s=60.0)
     await processor.initialize()
     numbers = iter(range(count))
     refused: list[dict[str, Any]] = []
