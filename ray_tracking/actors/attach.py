@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import socket
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,14 +18,13 @@ from ray.exceptions import RayError
 
 from ray_tracking.actors.calls import CallClient, CallFailed, Endpoint
 from ray_tracking.actors.clients import NAMESPACE, BroadcasterClient
+from ray_tracking.actors.nodes import check_listens
 from ray_tracking.api.attempts import Request, Response
 from ray_tracking.errors import Unavailable, Unreachable
 from ray_tracking.pipeline.broadcast import Hear, Polled
 from ray_tracking.settings.environment import ray_address
 
 _ATTACH_WITHIN_S = 5.0
-_ANSWERS_WITHIN_S = 3.0
-_HOST_AND_PORT = re.compile(r"\[?(?P<host>[^/\]]+)\]?:(?P<port>\d{1,5})")
 #: The deployments that make an application one of ours.
 _OURS = {"Ingress", "Supervisor"}
 _REQUEST = 0
@@ -62,19 +59,17 @@ def join(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     named = address or ray_address()
-    if named is not None and (where := _HOST_AND_PORT.fullmatch(named)):
-        # Ray itself would take more than a minute to say so.
-        try:
-            socket.create_connection((where["host"], int(where["port"])), _ANSWERS_WITHIN_S).close()
-        except OSError as error:
-            raise Unreachable(f"no Ray to join at {named}: {error}") from None
     try:
+        if named is not None:
+            check_listens(named)
         ray.init(
             address=address or "auto",
             namespace=NAMESPACE,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+    except Unavailable as error:
+        raise Unreachable(str(error)) from None
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise Unreachable(f"no Ray to join: {error}") from None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -51,7 +51,7 @@ def probe_nodes(address: str, data_dir: Path) -> list[tuple[MachineFacts, float,
     Raises:
         Unavailable: If there is no such cluster, or a node of it does not answer.
     """
-    _check_listens(address)
+    check_listens(address)
     try:
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -63,13 +63,18 @@ def probe_nodes(address: str, data_dir: Path) -> list[tuple[MachineFacts, float,
         ray.shutdown()
 
 
-def _check_listens(address: str) -> None:
-    """Ray would try for minutes."""
+def check_listens(address: str) -> None:
+    """
+    Ask an address of Ray's whether anybody is there. Ray itself would try for minutes.
+
+    Raises:
+        Unavailable: If nobody is.
+    """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return  # a word such as auto, of which Ray knows at once whether there is any
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_WITHIN_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_WITHIN_S).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise Unavailable(f"no Ray cluster at {address}: {reason}") from None

@@ -39,7 +39,7 @@ def test_it_works_wherever_ray_does(service: Service) -> None:
         assert told[place]["success"], told
         assert told[place]["eventId"] == f"attached-{place}"
     assert (told["ray_after_it"], told["still_there"]) == (False, True)
-    assert "no Ray to join at 127.0.0.1:1" in told["nowhere"]
+    assert "no Ray cluster at 127.0.0.1:1" in told["nowhere"]
     query = "SELECT client_event_id FROM events WHERE campaign_id = 'attached'"
     ids = eventually(lambda: len(rows := service.sql(query)) == 9 and rows, 10, "nine rows")
     named = sorted(row["client_event_id"] for row in ids if row["client_event_id"])
