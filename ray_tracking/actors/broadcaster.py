@@ -158,6 +158,8 @@ class Broadcaster:
     async def _run(self) -> None:
         try:
             target = await self._begin_at_last()
+            if target is None:
+                return
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read_loop(target))
                 group.create_task(self._rows_loop())
@@ -166,16 +168,19 @@ class Broadcaster:
             log.exception("broadcaster failed")
             self._die(str(failed.exceptions[0]))
 
-    async def _begin_at_last(self) -> Mapping[Where, EntryId]:
-        """Begin, as soon as the log is in reach."""
+    async def _begin_at_last(self) -> Mapping[Where, EntryId] | None:
+        """Begin, as soon as the log is in reach; None if that is not wanted any more."""
         attempt = 0
-        while True:
+        while wanted():
             try:
-                return await self._begin()
+                target = await self._begin()
             except LogUnavailable as error:
                 self._trouble = str(error)
                 await asyncio.sleep(_BACKOFF.wait_s(attempt, random.random()))
                 attempt += 1
+            else:
+                return target if wanted() else None
+        return None
 
     async def _begin(self) -> Mapping[Where, EntryId]:
         """Where to count from, and up to where everything is old."""
