@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.e2e.service import Service, eventually
 
@@ -17,7 +18,9 @@ REPOSITORY = Path(__file__).parents[2]
 HEARS_WITHIN_S = 40.0
 
 
-def attached(service: Service, module: str, *arguments: str) -> subprocess.Popen[str]:
+def attached(
+    service: Service, module: str, *arguments: str, logs: IO[str] | int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     """A process that belongs to nobody, and finds the service by its Ray alone."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -29,7 +32,7 @@ def attached(service: Service, module: str, *arguments: str) -> subprocess.Popen
         },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=logs,
         text=True,
     )
 
@@ -43,7 +46,9 @@ class Listener:
     """
 
     def __init__(self, service: Service) -> None:
-        self._process = attached(service, "tests.support.listening_process")
+        # Not into a pipe: it would stand still when nobody reads that.
+        self._logs = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
+        self._process = attached(service, "tests.support.listening_process", logs=self._logs)
         self.heard: list[list[Any]] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
@@ -72,9 +77,16 @@ class Listener:
         """Its Ray is gone."""
         self._process.kill()
         self._process.communicate()
+        self._logs.close()
 
     def end(self) -> str:
         """Have it shut down; what it has logged."""
-        _, logged = self._process.communicate(timeout=30)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
         self._reading.join(10)
-        return logged
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        with self._logs:
+            self._logs.seek(0)
+            return self._logs.read()

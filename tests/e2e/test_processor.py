@@ -23,7 +23,7 @@ def listener(service: Service) -> Iterator[Listener]:
     yield listening
     logged = listening.end()
     # Both for the service's own and for its own end; the failing handler was in nobody's way.
-    assert listening.heard[-1] == ["shutdown"]
+    assert ["shutdown"] in listening.heard[-5:]  # each handler has a pace of its own
     assert logged.count("a handler of 'event_broadcasted' failed; said once") == 1
 
 
