@@ -284,7 +284,7 @@ async def test_a_parameter_that_is_wrong_is_named(
         ("a%00b", 422),
         ("%ff%fe", 200),
         ("%ED%A0%80", 200),
-        ("%0A", 404),
+        ("%0A", 200),
         ("x" * 5000, 200),
     ],
 )
