@@ -71,7 +71,10 @@ class Listener:
                 if name == event and check(*payload)
             ]
 
-        return eventually(look, HEARS_WITHIN_S, f"{event}; heard {self.heard[-5:]}")[0]
+        try:
+            return eventually(look, HEARS_WITHIN_S, event)[0]
+        except AssertionError as error:
+            raise AssertionError(f"{error}; heard {self.heard[since:][-5:]}") from None
 
     def kill(self) -> None:
         """Its Ray is gone."""

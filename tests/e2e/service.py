@@ -180,8 +180,8 @@ class Service:
         """The process of an actor, by what it is called: ``Shard``, ``Writer`` …"""
         return self.actor_pids(name)[0]
 
-    def actor_pids(self, name: str) -> list[int]:
-        """Of all that are called so."""
+    def actor_pids(self, name: str, at_least: int = 1) -> list[int]:
+        """Of all that are called so; fails when there are fewer."""
         found = []
         for process in self.processes():
             try:
@@ -190,7 +190,7 @@ class Service:
                 continue
             if title.startswith(f"ray::{name}"):
                 found.append(process.pid)
-        assert found, f"there is no {name}"
+        assert len(found) >= at_least, f"there is no {name}"
         return found
 
     def call(

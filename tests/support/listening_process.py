@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from functools import partial
 from typing import Any
 
 from ray_tracking import TrackingEventProcessor
 from ray_tracking.processor import EVENTS
 
+#: Handlers run in threads, and a line and its end are two writes.
+_SPEAKING = threading.Lock()
+
 
 def say(event: str, *payload: Any) -> None:
     """Print one event."""
     plain = [each.to_dict() if hasattr(each, "to_dict") else each for each in payload]
-    print(json.dumps([event, *plain]), flush=True)
+    with _SPEAKING:
+        print(json.dumps([event, *plain]), flush=True)
 
 
 def fail(*payload: Any) -> None:
