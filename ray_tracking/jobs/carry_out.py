@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ from ray_tracking.stores.failures import StoreRefused, StoreUnavailable
 from ray_tracking.stores.recompute import Recompute
 
 _BACKOFF = Backoff(first_s=0.2, longest_s=5.0)
+#: After each step it rests for this part of the time that the step took: new events come first.
+_REST = 0.5
 
 log = structlog.get_logger("ray_tracking.replay")
 
@@ -40,7 +43,7 @@ async def carry_out(
     """
     await _persist(recompute.begin)
     while True:
-        while await _persist(recompute.step):
+        while await _step(recompute):
             if tell is not None:
                 await tell()
         if await _persist(recompute.swap):
@@ -48,6 +51,13 @@ async def carry_out(
     if tell is not None:
         await tell()
     await _persist(lambda: recompute.clear(campaign_id))
+
+
+async def _step(recompute: Recompute) -> bool:
+    began_s = time.monotonic()
+    more = await _persist(recompute.step)
+    await asyncio.sleep(_REST * (time.monotonic() - began_s))
+    return more
 
 
 async def _persist(ask: Callable[[], Awaitable[T]]) -> T:
