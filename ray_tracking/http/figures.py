@@ -8,10 +8,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ray_tracking.errors import InvalidEvent
+from ray_tracking.http.asked import read_id
 from ray_tracking.http.guard import needs
 from ray_tracking.http.paging import MAX_LIMIT, page, read_keys, read_limit
 from ray_tracking.http.ports import Ports
-from ray_tracking.http.query import read_id, read_span
+from ray_tracking.http.query import read_span
 from ray_tracking.pipeline.formulas import (
     breakdown,
     campaign_stats,

@@ -7,9 +7,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ray_tracking.http.asked import read_id
 from ray_tracking.http.guard import needs
 from ray_tracking.http.ports import Ports
-from ray_tracking.http.query import read_id
 from ray_tracking.pipeline.letters import show
 from ray_tracking.pipeline.rows import event_data, iso_utc
 from ray_tracking.stores.erase import Belongings

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, NotRequired
 
-from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, Strict, TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from ray_tracking.errors import InvalidEvent
-from ray_tracking.events import Identifier
-from ray_tracking.http.asgi import read_body
+from ray_tracking.http.asked import read_campaign, read_id, read_object
 from ray_tracking.http.guard import needs
 from ray_tracking.http.ports import Ports
-from ray_tracking.http.query import read_id
 from ray_tracking.pipeline.rate import CampaignLimits
-from ray_tracking.pipeline.receive import JSON, MAX_BODY_BYTES, media_type, parse_json
 from ray_tracking.pipeline.rows import iso_utc
-from ray_tracking.pipeline.validate import explain
 from ray_tracking.stores.limits import MAX_CAMPAIGNS, LimitStore, Own
 
 _Limit = Annotated[int, Strict(), Field(ge=1, le=1_000_000_000)]
@@ -34,7 +30,6 @@ class LimitsBody(TypedDict):
 
 
 _BODY = TypeAdapter(LimitsBody)
-_CAMPAIGN = TypeAdapter(Identifier)
 
 
 class Limits:
@@ -65,7 +60,7 @@ class Limits:
 
     @needs("admin")
     async def _put(self, request: Request) -> Response:
-        campaign_id = _read_campaign(request)
+        campaign_id = read_campaign(request)
         limits = await _read_limits(request)
         own = await self._store.put(campaign_id, limits)
         if own is None:
@@ -75,7 +70,7 @@ class Limits:
 
     @needs("admin")
     async def _delete(self, request: Request) -> Response:
-        campaign_id = _read_campaign(request)
+        campaign_id = read_campaign(request)
         await self._store.delete(campaign_id)
         return self._answer(campaign_id, None)
 
@@ -98,23 +93,6 @@ class Limits:
         )
 
 
-def _read_campaign(request: Request) -> str:
-    """
-    The campaign in the path, as an event could name it.
-
-    Raises:
-        InvalidEvent: If none could.
-    """
-    try:
-        campaign_id = _CAMPAIGN.validate_python(read_id(request, "campaign_id"))
-    except ValidationError as error:
-        details = [("campaignId", message) for _, message in explain(error, "a campaign")]
-        raise InvalidEvent(details) from None
-    if not campaign_id.isprintable():
-        raise InvalidEvent([("campaignId", "must not contain control characters")])
-    return campaign_id
-
-
 async def _read_limits(request: Request) -> CampaignLimits:
     """
     What is asked for.
@@ -122,13 +100,7 @@ async def _read_limits(request: Request) -> CampaignLimits:
     Raises:
         RequestError: Naming each field that is wrong.
     """
-    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
-    media_type(request.headers.get("content-type"), (JSON,))
-    value: Any = parse_json(body)
-    try:
-        given = _BODY.validate_python(value)
-    except ValidationError as error:
-        raise InvalidEvent(explain(error, "the limits of a campaign")) from None
+    given = await read_object(request, _BODY, "the limits of a campaign")
     limits = CampaignLimits(given.get("maxEventsPerWindow"), given.get("burstCapacity"))
     if limits == CampaignLimits():
         text = "or burstCapacity must be given; DELETE takes both back"

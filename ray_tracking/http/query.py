@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ray_tracking.errors import InvalidEvent
 from ray_tracking.events import TYPES_BY_NAME, EventType
+from ray_tracking.http.asked import read_id
 from ray_tracking.http.guard import needs
 from ray_tracking.http.paging import page, read_page
 from ray_tracking.http.ports import Ports
@@ -66,21 +67,6 @@ class Query:
                 "next": str(cursor) if cursor else None,
             }
         )
-
-
-def read_id(request: Request, name: str) -> str:
-    """
-    An identifier in the path.
-
-    Raises:
-        InvalidEvent: If no text in Postgres can be it.
-    """
-    text: str = request.path_params[name]
-    if "\0" in text:
-        head, *tail = name.split("_")
-        field = head + "".join(part.capitalize() for part in tail)
-        raise InvalidEvent([(field, "must not contain control characters")])
-    return text
 
 
 def _read_parameters(request: Request) -> tuple[EventFilter, int, Cursor | None]:

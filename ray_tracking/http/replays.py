@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AwareDatetime, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, ConfigDict, Field, Strict, TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -16,13 +16,11 @@ from typing_extensions import TypedDict
 
 from ray_tracking.errors import InvalidEvent, Unavailable
 from ray_tracking.events import EventType, Identifier
-from ray_tracking.http.asgi import read_body
+from ray_tracking.http.asked import read_object
 from ray_tracking.http.guard import needs
 from ray_tracking.http.paging import page, read_keys, read_limit
 from ray_tracking.http.ports import Ports
-from ray_tracking.pipeline.receive import JSON, MAX_BODY_BYTES, media_type, parse_json
 from ray_tracking.pipeline.replay import MAX_BATCH_SIZE, ReplayRequest, ReplayStatus, show
-from ray_tracking.pipeline.validate import explain
 from ray_tracking.stores.cursor import encode_keys
 from ray_tracking.stores.replays import Estimate, ReplayStore
 
@@ -133,13 +131,7 @@ async def _read_request(request: Request) -> ReplayRequest:
     Raises:
         RequestError: Naming each field that is wrong.
     """
-    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
-    media_type(request.headers.get("content-type"), (JSON,))
-    value = parse_json(body)
-    try:
-        asked = _BODY.validate_python(value)
-    except ValidationError as error:
-        raise InvalidEvent(explain(error, "a replay")) from None
+    asked = await read_object(request, _BODY, "a replay")
     since, until = asked["fromTimestamp"].astimezone(UTC), asked["toTimestamp"].astimezone(UTC)
     if since >= until:
         raise InvalidEvent([("toTimestamp", "must be later than fromTimestamp")])

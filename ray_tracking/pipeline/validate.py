@@ -24,11 +24,11 @@ from ray_tracking.events import (
     MAX_AHEAD_S,
     MAX_CUSTOM_BYTES,
     MAX_CUSTOM_LEVELS,
-    MAX_ID_CHARS,
     MODELS,
     TYPES_BY_NAME,
     Event,
     EventType,
+    Identifier,
     Metadata,
 )
 from ray_tracking.pipeline.links import check_link
@@ -45,6 +45,7 @@ for _type, _model in MODELS.items():
     assert isinstance(_validator, SchemaValidator)
     _VALIDATORS[_type] = _validator
 _METADATA = TypeAdapter(Metadata)
+_IDENTIFIER = TypeAdapter(Identifier)
 
 #: Unicode's category Cc, and lone surrogates, which no UTF-8 text can hold.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -186,9 +187,13 @@ def _sanitise(data: dict[str, Any], now_s: float, problems: Details) -> int:
     return _parse_timestamp(data, now_s, problems)
 
 
-def is_identifier(text: str) -> bool:
-    """Whether an event may name a campaign, a lead or anything else so."""
-    return 1 <= len(text) <= MAX_ID_CHARS and _CONTROL.search(text) is None
+def read_identifier(text: Any) -> str | None:
+    """What an event would make of a name of a campaign, a lead or so; None if it may not be one."""
+    try:
+        name: str = _IDENTIFIER.validate_python(text)
+    except (ValidationError, UnicodeEncodeError):
+        return None
+    return name if _CONTROL.search(name) is None else None
 
 
 def _strip_control(text: str) -> str:

@@ -160,6 +160,15 @@ async def test_what_no_event_can_name_has_no_limits(service: Service, campaign: 
     assert (await service.call("PUT", path, value=value)).status == 422
 
 
+@pytest.mark.parametrize("campaign", ["a%C2%A0b", "a%E2%80%A8b"])
+async def test_what_an_event_can_name_has_limits(service: Service, campaign: str) -> None:
+    """A space that does not break and a separator of lines are no control characters."""
+    path, value = f"/campaigns/{campaign}/limits", {"burstCapacity": 5}
+
+    assert (await service.call("PUT", path, value=value)).status == 200
+    assert (await service.call("DELETE", path)).status == 200
+
+
 async def test_only_admins_set_limits_and_readers_see_them(shared: Stack) -> None:
     service = await shared.service(api_keys=["reads:read", "rules:admin"])
     path, value = "/campaigns/c/limits", {"burstCapacity": 5}

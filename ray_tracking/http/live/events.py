@@ -11,11 +11,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ray_tracking.clock import Clock
 from ray_tracking.errors import InvalidEvent
 from ray_tracking.http.access import Access
+from ray_tracking.http.asked import read_campaign
 from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.live.subscriber import Subscriber
 from ray_tracking.pipeline import answer
 from ray_tracking.pipeline.outbox import Message
-from ray_tracking.pipeline.validate import is_identifier
 
 MEDIA_TYPE = "text/event-stream"
 #: Says that the connection is alive, to proxies and to a client that wonders.
@@ -48,9 +48,9 @@ class ServerSent:
     async def stream(self, request: Request) -> Response:
         """``Last-Event-ID`` is the cursor; ``?detailed=1`` shows each event."""
         self._access.require(request.scope, "read")
-        campaign_id = request.path_params["campaign_id"].strip()
-        if not is_identifier(campaign_id):
-            error = InvalidEvent([("campaignId", "must be 1 to 128 characters, none of control")])
+        try:
+            campaign_id = read_campaign(request)
+        except InvalidEvent as error:
             return JSONResponse(answer.invalid(error), 422)
         detailed = request.query_params.get("detailed") in ("1", "true")
         cursor = request.headers.get("last-event-id")

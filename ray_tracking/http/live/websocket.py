@@ -16,7 +16,7 @@ from ray_tracking.http.asgi import Receive, Refusal, Scope, Send, header
 from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.live.subscriber import BAD_CREDENTIAL, MAX_SUBSCRIPTIONS, Subscriber
 from ray_tracking.pipeline.outbox import Message
-from ray_tracking.pipeline.validate import is_identifier
+from ray_tracking.pipeline.validate import read_identifier
 
 #: The listener's own way to a connection: whole frames, without a task for each.
 FRAMES = "tracking.frames"
@@ -152,12 +152,12 @@ def campaign_id_of(asked: dict[str, Any]) -> str:
     Raises:
         BadMessage: If it names none.
     """
-    campaign_id = asked.get("campaignId")
-    if isinstance(campaign_id, str) and is_identifier(campaign_id.strip()):
-        return campaign_id.strip()
-    raise BadMessage(
-        "bad_request", f"campaignId must be a string of 1 to {MAX_ID_CHARS} characters"
-    )
+    campaign_id = read_identifier(asked.get("campaignId"))
+    if campaign_id is None:
+        raise BadMessage(
+            "bad_request", f"campaignId must be a string of 1 to {MAX_ID_CHARS} characters"
+        )
+    return campaign_id
 
 
 class _Connection:
