@@ -173,12 +173,15 @@ class Voice:
         self.died: str | None = None
         self.broadcaster = Broadcaster(config, self._die, steady_clock())
         self._calls: set[asyncio.Task[bytes]] = set()
+        self._killed = False
 
     def _die(self, reason: str) -> None:
         self.died = reason
 
     async def call(self, method: Callable[[bytes], Any], blob: bytes) -> bytes:
         """What is between a replica and it: a call that is lost when it dies."""
+        if self._killed:
+            raise Unavailable("nobody is there")
         call = asyncio.ensure_future(method(blob))
         self._calls.add(call)
         await asyncio.wait([call])
@@ -189,6 +192,7 @@ class Voice:
 
     async def kill(self) -> None:
         """End it as SIGKILL does."""
+        self._killed = True
         for call in self._calls:
             call.cancel()
         await self.broadcaster.close()
