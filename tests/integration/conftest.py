@@ -8,8 +8,9 @@ import pytest
 import pytest_asyncio
 
 from ray_tracking.stores.embedded import EmbeddedServers, ServerUrls
+from tests.support.service import Service
 from tests.support.shards import ACCEPTED, Faulty, verdicts
-from tests.support.stack import Service, Stack
+from tests.support.stack import Stack
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -25,7 +25,8 @@ from ray_tracking.stores.gaps import accept_gap, find_gap
 from ray_tracking.stores.log import EventLog
 from tests.support.events import item
 from tests.support.promtool import MONITORING, promtool
-from tests.support.stack import NORMAL, Service, Stack
+from tests.support.service import Service
+from tests.support.stack import NORMAL, Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

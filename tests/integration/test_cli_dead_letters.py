@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from ray_tracking import cli
 from tests.support.letters import put_letter, status_of
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 

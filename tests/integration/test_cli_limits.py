@@ -10,7 +10,8 @@ import pytest_asyncio
 from click.testing import CliRunner, Result
 
 from ray_tracking import cli
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ray_tracking.client import AccessRefused, AsyncTrackingClient, Update, WatchRefused
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -17,7 +17,8 @@ from ray_tracking.api.attempts import Request
 from ray_tracking.errors import AccessRefused
 from ray_tracking.pipeline.rate import RatePolicy
 from tests.support.inside import InsideClient
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

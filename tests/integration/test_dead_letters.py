@@ -20,7 +20,8 @@ from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.route import REDRIVE, Submission
 from ray_tracking.pipeline.rows import decode_row
 from ray_tracking.stores.rows import RowWriter
-from tests.support.stack import NORMAL, Owner, Scribe, Stack
+from tests.support.parts import Owner, Scribe
+from tests.support.stack import NORMAL, Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

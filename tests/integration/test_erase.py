@@ -16,8 +16,10 @@ from ray_tracking.stores.queries import Queries
 from tests.integration.test_replays import ask_for, replay
 from tests.integration.test_retention import days_ago, differences, drop
 from tests.integration.test_rollups import an_event, assert_counted
+from tests.support.parts import Owner
 from tests.support.recount import rolled
-from tests.support.stack import Owner, Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.stack import Answer, Service, Stack
+from tests.support.service import Answer, Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ray_tracking.events import EventType
 from tests.support.events import item, now_iso
-from tests.support.stack import Answer, Service, Stack
+from tests.support.service import Answer, Service
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 

@@ -20,7 +20,8 @@ from ray_tracking.pipeline.route import HIT, REDRIVE, SINGLE, Submission
 from ray_tracking.stores.dead_letters import LetterFilter
 from tests.support.events import item
 from tests.support.letters import REASON, logged, put_letter, status_of
-from tests.support.stack import HIGH, NORMAL, PARKED, Answer, Service, Stack
+from tests.support.service import Answer, Service
+from tests.support.stack import HIGH, NORMAL, PARKED, Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

@@ -14,7 +14,8 @@ import zstandard
 
 from ray_tracking.pipeline.rate import RatePolicy
 from tests.support.events import item
-from tests.support.stack import Answer, Service, Stack
+from tests.support.service import Answer, Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

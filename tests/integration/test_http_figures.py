@@ -13,7 +13,8 @@ import pytest_asyncio
 from ray_tracking.analytics import EmailAnalyticsService
 from ray_tracking.http.openapi import document
 from tests.support.events import item
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 

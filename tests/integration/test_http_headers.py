@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.events import item
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 

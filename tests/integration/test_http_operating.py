@@ -11,7 +11,8 @@ from ray_tracking.pipeline.health import overall_health
 from ray_tracking.pipeline.rate import RatePolicy
 from tests.support.events import item
 from tests.support.live import LiveClient
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

@@ -13,7 +13,8 @@ from uuid import uuid4
 import pytest
 
 from tests.support.events import item
-from tests.support.stack import Answer, Service, Stack
+from tests.support.service import Answer, Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

@@ -10,7 +10,8 @@ import pytest
 
 from ray_tracking.http.openapi import document
 from tests.support.events import item
-from tests.support.stack import Answer, Service, Stack
+from tests.support.service import Answer, Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

@@ -16,7 +16,8 @@ from ray_tracking.stores.spool import Spool
 from tests.integration.test_http_tracking import Mail
 from tests.support.events import item
 from tests.support.proxy import Proxy
-from tests.support.stack import Answer, Service, Stack
+from tests.support.service import Answer, Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

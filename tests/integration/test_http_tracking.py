@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from ray_tracking.pipeline.rate import RatePolicy
-from tests.support.stack import PARKED, Answer, Service, Stack
+from tests.support.service import Answer, Service
+from tests.support.stack import PARKED, Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

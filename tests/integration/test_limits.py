@@ -15,7 +15,8 @@ from ray_tracking.pipeline.gather import Verdict
 from ray_tracking.settings import Settings
 from ray_tracking.stores.log import EventLog
 from tests.support.events import item
-from tests.support.stack import Answer, Service, Stack
+from tests.support.service import Answer, Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

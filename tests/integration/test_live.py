@@ -13,7 +13,8 @@ from websockets.exceptions import ConnectionClosed
 
 from ray_tracking.pipeline import outbox
 from tests.support.live import LiveClient
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.node import NodeClient
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 

@@ -11,7 +11,8 @@ import pytest
 from ray_tracking.pipeline.gather import Verdict
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.route import Submission
-from tests.support.stack import PARKED, Owner, Scribe, Stack
+from tests.support.parts import Owner, Scribe
+from tests.support.stack import PARKED, Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

@@ -15,8 +15,9 @@ from ray_tracking.pipeline.replay import ReplayRequest
 from ray_tracking.stores.queries import Queries
 from ray_tracking.stores.recompute import Recompute, ReplayEnded
 from tests.integration.test_rollups import an_event, assert_counted
+from tests.support.parts import Owner
 from tests.support.recount import rolled
-from tests.support.stack import Owner, Stack
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 

@@ -17,8 +17,9 @@ from ray_tracking.stores.recompute import Recompute
 from ray_tracking.stores.retention import NotCounted, Retention
 from tests.integration.test_replays import ask_for, one, replay
 from tests.integration.test_rollups import an_event
+from tests.support.parts import Owner
 from tests.support.recount import rolled
-from tests.support.stack import Owner, Stack
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 

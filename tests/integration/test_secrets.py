@@ -18,7 +18,8 @@ from ray_tracking.http.openapi import document
 from ray_tracking.settings import Settings
 from ray_tracking.settings.explain import SECRETS
 from tests.support.events import item
-from tests.support.stack import Service, Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 

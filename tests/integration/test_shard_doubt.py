@@ -16,6 +16,7 @@ from ray_tracking.pipeline.append import ORIGIN, EntryId, SpoolChunk
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.route import Submission
 from ray_tracking.stores.embedded import EmbeddedServers, ServerUrls
+from tests.support.parts import Owner
 from tests.support.proxy import Fault
 from tests.support.shards import (
     ACCEPTED,
@@ -31,7 +32,7 @@ from tests.support.shards import (
     held,
     verdicts,
 )
-from tests.support.stack import HIGH, NORMAL, PARKED, Owner, Stack
+from tests.support.stack import HIGH, NORMAL, PARKED, Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

@@ -24,8 +24,9 @@ from ray_tracking.pipeline.route import Submission
 from ray_tracking.pipeline.rows import COLUMNS
 from ray_tracking.stores import session as session_module
 from ray_tracking.stores.database import partition_name
+from tests.support.parts import Owner, Scribe
 from tests.support.proxy import Fault
-from tests.support.stack import HIGH, NORMAL, PARKED, Owner, Scribe, Stack
+from tests.support.stack import HIGH, NORMAL, PARKED, Stack
 from tests.support.waiting import eventually
 
 #: Of a flush; a step of the roller ends with END.

@@ -22,8 +22,9 @@ from ray_tracking.stores.database import partition_name
 from ray_tracking.stores.gaps import accept_gap, find_gap
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.positions import PositionReader
+from tests.support.parts import Owner
 from tests.support.proxy import Fault
-from tests.support.stack import NORMAL, Owner, Stack
+from tests.support.stack import NORMAL, Stack
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]

@@ -11,7 +11,7 @@ from ray_tracking.api.attempts import Request, Response
 from ray_tracking.api.methods import AsyncMethods
 from ray_tracking.errors import Unavailable, Unreachable
 from ray_tracking.http.inside import Inside
-from tests.support.stack import Service
+from tests.support.service import Service
 
 
 class InsideClient(AsyncMethods):

@@ -11,8 +11,9 @@ from ray_tracking.pipeline.append import ORIGIN
 from ray_tracking.pipeline.gather import Outcome, Verdict
 from ray_tracking.pipeline.route import Submission
 from ray_tracking.pipeline.write import Follower
+from tests.support.parts import Owner
 from tests.support.proxy import Fault, Proxy
-from tests.support.stack import Owner, Stack
+from tests.support.stack import Stack
 
 ACCEPTED, DUPLICATE, LIMITED = Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.LIMITED
 UNAVAILABLE, AWAY, FULL = Verdict.UNAVAILABLE, Verdict.AWAY, Verdict.FULL

@@ -8,48 +8,32 @@ told to fail or to hang as the real one does.
 from __future__ import annotations
 
 import asyncio
-import io
-import json
-import socket
 import time
-from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
-import aiohttp
 import asyncpg
 from redis.asyncio import Redis
-from yarl import URL
 
-from ray_tracking.actors.broadcaster import Broadcaster, BroadcasterConfig
+from ray_tracking.actors.broadcaster import BroadcasterConfig
 from ray_tracking.actors.pump import WriterConfig
-from ray_tracking.actors.shard import Shard, ShardConfig
-from ray_tracking.actors.writer import Writer
+from ray_tracking.actors.shard import ShardConfig
 from ray_tracking.clock import Clock, steady_clock
 from ray_tracking.errors import Unavailable
 from ray_tracking.events import LANES
-from ray_tracking.http.app import App
 from ray_tracking.http.gatherer import Gatherer
-from ray_tracking.http.listener import Listener, listener_options
 from ray_tracking.http.live.affinity import Affinity
 from ray_tracking.http.live.hub import Hub
 from ray_tracking.http.metrics import exposition
 from ray_tracking.http.ports import Ports
-from ray_tracking.http.report import Reporter
 from ray_tracking.http.spooler import Spooler
-from ray_tracking.jobs.carry_out import carry_out
 from ray_tracking.memory import rss_bytes, total_bytes
 from ray_tracking.pipeline.admit import AdmissionPolicy
-from ray_tracking.pipeline.append import Entry, EntryId, Kind, SpoolChunk, decode_entry
+from ray_tracking.pipeline.append import Entry, EntryId, Kind, decode_entry
 from ray_tracking.pipeline.gather import (
-    Chunk,
     GatherPolicy,
-    Outcome,
-    pack,
-    pack_chunk,
-    unpack_outcomes,
 )
 from ray_tracking.pipeline.level import LevelGauge, LevelPolicy
 from ray_tracking.pipeline.modes import ModeGauge, Throughput
@@ -68,278 +52,17 @@ from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.log import EventLog, stream_key
 from ray_tracking.stores.pulse import PulseReader
 from ray_tracking.stores.queries import Queries
-from ray_tracking.stores.recompute import Recompute
 from ray_tracking.stores.spool import Spool
 from tests.support import events
+from tests.support.jobs import Jobs
+from tests.support.parts import Owner, Scribe, Voice
 from tests.support.proxy import Proxy, before_postgres, before_valkey
+from tests.support.service import Service, free_port
 
 TOKEN_SECRET = "a secret for tests, of 32 characters or more"
 HIGH, NORMAL, PARKED = range(len(LANES))
 
 _LOG_ORDER = "log_partition, log_lane, log_epoch, log_seq, log_index"
-
-
-class Owner:
-    """
-    A shard in this process.
-
-    Args:
-        config: Of the shard.
-        clock: Instead of the real one.
-    """
-
-    def __init__(self, config: ShardConfig, clock: Clock | None = None) -> None:
-        #: Why its process would have ended.
-        self.died: str | None = None
-        self.killed = False
-        self.shard = Shard(config, self._die, clock or steady_clock())
-
-    def _die(self, reason: str) -> None:
-        self.died = reason
-
-    async def submit(self, *submissions: Submission) -> list[Outcome]:
-        """What becomes of each."""
-        return unpack_outcomes(await self.shard.submit(pack(submissions)))
-
-    async def drain_spool(
-        self, spool: SpoolChunk, *submissions: Submission, offsets: Sequence[int] | None = None
-    ) -> list[Outcome]:
-        """What becomes of each event of a chunk; they stand one after the other in it."""
-        spool_id, start, end = spool
-        if offsets is None:
-            offsets = range(start, start + len(submissions))
-        chunk = Chunk(spool_id, start, end, array("Q", offsets).tobytes(), pack(submissions))
-        return unpack_outcomes(await self.shard.drain_spool(pack_chunk(chunk)))
-
-    async def status(self) -> dict[str, Any]:
-        """What it says of itself."""
-        return await self.shard.status()
-
-    @property
-    def gone(self) -> bool:
-        """Whether its process has ended, or would have."""
-        return self.died is not None or self.killed
-
-    async def kill(self) -> None:
-        """End it as SIGKILL does: whatever is on its way is not waited for."""
-        self.killed = True
-        await self.shard.close()
-
-
-class Scribe:
-    """
-    A writer in this process.
-
-    Args:
-        config: Of the writer.
-    """
-
-    def __init__(self, config: WriterConfig) -> None:
-        #: Why its process would have ended.
-        self.died: str | None = None
-        self.killed = False
-        self.writer = Writer(config, self._die, steady_clock())
-
-    def _die(self, reason: str) -> None:
-        self.died = reason
-
-    async def trouble(self) -> str | None:
-        """What it complains of."""
-        status = await self.writer.status()
-        trouble: str | None = status["trouble"]
-        return trouble
-
-    @property
-    def gone(self) -> bool:
-        """Whether its process has ended, or would have."""
-        return self.died is not None or self.killed
-
-    async def kill(self) -> None:
-        """End it as SIGKILL does: a flush under way is not waited for."""
-        self.killed = True
-        await self.writer.close()
-
-
-class Voice:
-    """
-    A broadcaster in this process.
-
-    Args:
-        config: Of the broadcaster.
-    """
-
-    def __init__(self, config: BroadcasterConfig) -> None:
-        #: Why its process would have ended.
-        self.died: str | None = None
-        self.broadcaster = Broadcaster(config, self._die, steady_clock())
-        self._calls: set[asyncio.Task[bytes]] = set()
-        self._killed = False
-
-    def _die(self, reason: str) -> None:
-        self.died = reason
-
-    async def call(self, method: Callable[[bytes], Any], blob: bytes) -> bytes:
-        """What is between a replica and it: a call that is lost when it dies."""
-        if self._killed:
-            raise Unavailable("nobody is there")
-        call = asyncio.ensure_future(method(blob))
-        self._calls.add(call)
-        await asyncio.wait([call])
-        self._calls.discard(call)
-        if call.cancelled():
-            raise Unavailable("the connection was lost")
-        return call.result()
-
-    async def kill(self) -> None:
-        """End it as SIGKILL does."""
-        self._killed = True
-        for call in self._calls:
-            call.cancel()
-        await self.broadcaster.close()
-
-
-class Answer(NamedTuple):
-    """What a client got."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body, which says that it is JSON and is."""
-        assert self.headers["Content-Type"] == "application/json"
-        return json.loads(self.body)
-
-
-class Service:
-    """
-    The HTTP app on a port, and a client of it.
-
-    Args:
-        ports: What the app works with.
-        port: Where it listens.
-    """
-
-    def __init__(self, ports: Ports, port: int) -> None:
-        self.ports = ports
-        self.app = App(ports)
-        self.reporter = Reporter(uuid4().hex[:12], self.app, ports)
-        self.listener = Listener(
-            self.app,
-            "127.0.0.1",
-            port,
-            self.app.hot,
-            goodbye=ports.hub.say_goodbye,
-            affinity=ports.affinity,
-            **listener_options(ports),
-        )
-        self.url = f"http://127.0.0.1:{port}"
-        self.port = port
-        self.client = aiohttp.ClientSession(auto_decompress=False)
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        value: Any = None,
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """
-        One request. The path goes out as it is written; redirects are not followed.
-
-        Args:
-            method: Such as ``GET``.
-            path: With query, if there is one.
-            value: Sent as JSON, with its header.
-            body: Sent as it is, without any header that is not given; an async
-                iterator is sent in chunks.
-            headers: More of them.
-        """
-        given = dict(headers or {})
-        if value is not None:
-            body = json.dumps(value).encode()
-            given.setdefault("Content-Type", "application/json")
-        if isinstance(body, bytes):
-            body = io.BytesIO(body)  # aiohttp warns of large ones otherwise
-        async with self.client.request(
-            method,
-            URL(self.url + path, encoded=True),
-            data=body,
-            headers=given,
-            skip_auto_headers=("Content-Type", "User-Agent"),
-            allow_redirects=False,
-        ) as response:
-            return Answer(response.status, response.headers, await response.read())
-
-    async def get(self, path: str, **more: Any) -> Answer:
-        """``GET``."""
-        return await self.call("GET", path, **more)
-
-    async def post(self, path: str, value: Any = None, **more: Any) -> Answer:
-        """``POST`` of a value as JSON, or of a body."""
-        return await self.call("POST", path, value=value, **more)
-
-    async def close(self) -> None:
-        """As a replica ends."""
-        await self.client.close()
-        await self.listener.stop()
-        await self.app.tracking.drain()
-        await self.ports.gatherer.drain()
-        await self.ports.hub.stop()
-        if self.ports.spooler is not None:
-            await self.ports.spooler.close()
-        await self.ports.queries.close()
-
-
-class Jobs:
-    """
-    What Ray does with the jobs of replays, in this process.
-
-    Args:
-        database_url: Of Postgres.
-        schema: Where the tables are.
-    """
-
-    def __init__(self, database_url: str, schema: str) -> None:
-        self._where = (database_url, schema)
-        self._running: dict[str, asyncio.Task[None]] = {}
-        #: Why no job can be submitted, if it cannot.
-        self.refuses: str | None = None
-        #: Cleared: the processes of jobs do not start.
-        self.starting = asyncio.Event()
-        self.starting.set()
-
-    async def submit(self, replay: Mapping[str, Any]) -> None:
-        """As :class:`ray_tracking.jobs.submit.ReplayJobs`."""
-        if self.refuses:
-            raise Unavailable(self.refuses)
-        work = self._carry_out(replay["id"], replay["campaign_id"])
-        self._running[replay["id"]] = asyncio.create_task(work)
-
-    async def stop(self, replay: Mapping[str, Any]) -> None:
-        """End its process."""
-        await self._end(replay["id"])
-
-    async def close(self) -> None:
-        """End all of them."""
-        for replay_id in list(self._running):
-            await self._end(replay_id)
-
-    async def _end(self, replay_id: str) -> None:
-        task = self._running.pop(replay_id)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    async def _carry_out(self, replay_id: str, campaign_id: str) -> None:
-        await self.starting.wait()
-        recompute = Recompute(*self._where, replay_id)
-        try:
-            await carry_out(recompute, campaign_id)
-        finally:
-            await recompute.close()
 
 
 class Stack:
@@ -590,7 +313,7 @@ class Stack:
             spooler=spooler,
             jobs=jobs,
         )
-        service = Service(ports, port or _free_port())
+        service = Service(ports, port or free_port())
         self.services.append(service)
         await service.listener.start()
         return service
@@ -756,10 +479,3 @@ class Stack:
 def _sized(status: dict[str, Any]) -> dict[str, Any]:
     """As the actor says it, which adds its memory."""
     return {**status, "rss_bytes": rss_bytes()}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
