@@ -88,8 +88,8 @@ class Pump:
         self._rows = RowWriter(config.database_url, config.database_schema, name, wheres)
         self._stored = PositionReader(config.database_url, config.database_schema, name)
         self._policy = config.flush
-        #: How long what was read waits for company.
-        self.linger_ms = 0
+        #: How long what was read waits for company at least.
+        self._asked_ms = 0
         self._budget = budget
         self._clock = clock
         self._tell_stored = stored
@@ -169,7 +169,7 @@ class Pump:
         self._pace = mode, level
         # What has priority does not wait for company in any mode.
         high = self.lane is Lane.HIGH
-        self.linger_ms = 0 if high else self._policy.linger_ms(mode, level)
+        self._asked_ms = 0 if high else self._policy.linger_ms(mode, level)
         self._changed.send()
 
     async def close(self) -> None:
@@ -190,6 +190,11 @@ class Pump:
     def rows(self) -> int:
         """Stored since this pump began."""
         return self.books.rows - self._rows_before
+
+    @property
+    def linger_ms(self) -> float:
+        """How long what was read waits for company."""
+        return self.batch.linger_ms(self._asked_ms)
 
     @property
     def queued_events(self) -> int:

@@ -1,4 +1,4 @@
-"""How many events go into a flush: as many as keep it near the time that it may take."""
+"""How many events go into a flush, and how long it waits for them: by what the last ones took."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from __future__ import annotations
 TARGET_MS = 200.0
 _LEAST_EVENTS = 100
 _GROWTH = 1.25
+#: From one flush to the next, in units of what the last one took: while Postgres is busy, fewer
+#: and larger ones cost it less for each event.
+_REST = 4
 
 
 class BatchSize:
@@ -21,6 +24,7 @@ class BatchSize:
         self._most = most_events
         self._least = min(_LEAST_EVENTS, most_events)
         self._target_ms = target_ms
+        self._took_ms = 0.0
         self.events = most_events
 
     def change(self, most_events: int) -> None:
@@ -35,8 +39,18 @@ class BatchSize:
         Too long: the next is smaller by as much. Easily in time and full: the next is larger,
         a step at a time, because what made the last ones slow may still be there.
         """
+        self._took_ms = took_ms
         if took_ms > self._target_ms:
             fitting = int(min(events, self.events) * self._target_ms / took_ms)
             self.events = max(self._least, fitting)
         elif events >= self.events and took_ms <= self._target_ms / 2:
             self.events = min(self._most, int(self.events * _GROWTH))
+
+    def linger_ms(self, asked_ms: float) -> float:
+        """
+        How long events wait for company before the next flush.
+
+        Args:
+            asked_ms: At least so long; 0 where nothing may wait.
+        """
+        return max(asked_ms, min(_REST * self._took_ms, self._target_ms)) if asked_ms else 0.0

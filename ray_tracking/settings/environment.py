@@ -94,6 +94,9 @@ _RAY_DEFAULTS = {
     "RAY_COLOR_PREFIX": "0",
     # Workers hand their niceness to their children, the embedded servers among them.
     "RAY_worker_niceness": "0",
+    # No workers in reserve: our parts live as long as the service does, and each idle one takes
+    # as much memory as a shard.
+    "RAY_num_workers_soft_limit": "0",
 }
 
 

@@ -204,7 +204,7 @@ async def test_a_change_of_settings_reaches_shards_and_writers(
     assert [o.verdict for o in outcomes] == [Verdict.ACCEPTED] * 3 + [Verdict.LIMITED]
     assert outcomes[3].retry_after_s <= 9.1
     pumps = scribe.writer._pumps
-    await eventually(lambda: {pump.linger_ms for pump in pumps} == {0, 7})
+    await eventually(lambda: {pump._asked_ms for pump in pumps} == {0, 7})
 
     late = await stack.shard("shard-1", partitions=[0])
     assert late.shard._policy.rate.max_events == 3

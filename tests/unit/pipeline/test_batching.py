@@ -53,6 +53,24 @@ def test_near_its_target_it_stays() -> None:
     assert size.events == 500
 
 
+def test_a_flush_waits_for_company_as_long_as_is_asked_and_longer_after_a_slow_one() -> None:
+    size = BatchSize(1000, TARGET_MS)
+    assert size.linger_ms(25) == 25
+    size.note(100, 5)
+    assert size.linger_ms(25) == 25
+    size.note(100, 20)
+    assert size.linger_ms(25) == 80
+    size.note(100, 10 * TARGET_MS)
+    assert size.linger_ms(25) == TARGET_MS
+    assert size.linger_ms(2 * TARGET_MS) == 2 * TARGET_MS
+
+
+def test_what_may_not_wait_does_not_wait_after_a_slow_flush_either() -> None:
+    size = BatchSize(1000, TARGET_MS)
+    size.note(100, TARGET_MS)
+    assert size.linger_ms(0) == 0
+
+
 @given(
     st.integers(1, 10_000),
     st.lists(st.tuples(st.integers(1, 20_000), st.floats(0, 1e6)), max_size=50),
