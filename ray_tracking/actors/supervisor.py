@@ -240,6 +240,7 @@ class Supervisor:
             settings.data_dir,
             postgres=settings.embedded_postgres,
             valkey=settings.embedded_valkey,
+            buffers_mib=settings.postgres_buffers_mib,
         )
 
     async def _keep_servers(self) -> None:

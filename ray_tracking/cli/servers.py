@@ -20,7 +20,12 @@ async def servers(
     valkey = valkey and settings.embedded_valkey
     embedded = None
     if postgres or valkey:
-        embedded = await EmbeddedServers.start(settings.data_dir, postgres=postgres, valkey=valkey)
+        embedded = await EmbeddedServers.start(
+            settings.data_dir,
+            postgres=postgres,
+            valkey=valkey,
+            buffers_mib=settings.postgres_buffers_mib,
+        )
     urls = embedded.urls if embedded else None
     try:
         yield (

@@ -266,6 +266,11 @@ class Settings(BaseModel):
         return self.shards or min(self.partitions, max(1, len(os.sched_getaffinity(0)) // 2))
 
     @property
+    def postgres_buffers_mib(self) -> int | None:
+        """Of the embedded Postgres: less than it takes by itself, where memory is short."""
+        return 64 if self.preset == "memory_optimized" else None
+
+    @property
     def database_connection_url(self) -> str | None:
         """The user's Postgres, password and all; None where we start our own."""
         return self.database_url.get_secret_value() if self.database_url else None

@@ -326,6 +326,19 @@ async def test_only_what_is_asked_for_runs(data_dir: Path) -> None:
     await other.stop()
 
 
+@pytest.mark.parametrize(("buffers_mib", "shown"), [(None, "256MB"), (64, "64MB")])
+async def test_postgres_holds_as_many_pages_as_it_is_told(
+    data_dir: Path, buffers_mib: int | None, shown: str
+) -> None:
+    servers = await EmbeddedServers.start(
+        data_dir, postgres=True, valkey=False, buffers_mib=buffers_mib
+    )
+    connection = await asyncpg.connect(servers.urls.database_url)
+    assert await connection.fetchval("SHOW shared_buffers") == shown
+    await connection.close()
+    await servers.stop()
+
+
 async def test_signals_to_the_guard(data_dir: Path) -> None:
     servers = await start(data_dir)
     os.kill(servers.pids["guard"], signal.SIGINT)

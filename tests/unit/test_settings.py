@@ -285,6 +285,8 @@ def test_tracking_links_begin_with_the_address_unless_a_base_url_is_set() -> Non
 def test_ingress_replicas_are_the_cpus_and_at_most_four_unless_set() -> None:
     assert 1 <= load().ingress_replica_count <= 4
     assert load(ingress_replicas=9).ingress_replica_count == 9
+    assert load().postgres_buffers_mib is None
+    assert load(preset="memory_optimized").postgres_buffers_mib == 64
 
 
 @pytest.mark.parametrize(

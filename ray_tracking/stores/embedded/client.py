@@ -71,6 +71,7 @@ class EmbeddedServers:
         grace_s: float = 10.0,
         timeout_s: float = 60.0,
         namespace: bool = True,
+        buffers_mib: int | None = None,
     ) -> EmbeddedServers:
         """
         Start the servers, or join them where they run already. They are ready on return.
@@ -84,11 +85,14 @@ class EmbeddedServers:
             grace_s: How long the servers go on without a lease.
             timeout_s: How long the start may take, crash recovery included.
             namespace: False forbids a user namespace to a start as root.
+            buffers_mib: How many of its pages Postgres holds in memory, if this starts it.
 
         Raises:
             StartError: They could not be started; one line says why.
         """
         data_dir, options = _guard_options(data_dir, postgres, valkey, grace_s, namespace)
+        if buffers_mib is not None:
+            options.append(f"--postgres-buffers-mib={buffers_mib}")
         wanted = {name for name, run in (("postgres", postgres), ("valkey", valkey)) if run}
         try:
             async with asyncio.timeout(timeout_s):

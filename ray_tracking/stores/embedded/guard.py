@@ -38,7 +38,7 @@ from ray_tracking.stores.embedded.paths import (
     make_private,
     remove_if_short,
 )
-from ray_tracking.stores.embedded.postgres import Postgres
+from ray_tracking.stores.embedded.postgres import BUFFERS_MIB, Postgres
 from ray_tracking.stores.embedded.server import Server
 from ray_tracking.stores.embedded.valkey import Valkey
 
@@ -208,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--grace", type=float, required=True, help="seconds without a lease")
     parser.add_argument("--postgres", type=Path, help="directory with the Postgres binaries")
+    parser.add_argument("--postgres-buffers-mib", type=int, default=BUFFERS_MIB)
     parser.add_argument("--valkey", type=Path, help="the valkey-server")
     parser.add_argument("--no-namespace", action="store_true", help="no user namespace for root")
     options = parser.parse_args(arguments)
@@ -272,7 +273,10 @@ def _servers(data_dir: Path, options: argparse.Namespace) -> list[Server]:
         servers.append(Valkey(data_dir, options.valkey))
     if options.postgres is not None:
         namespace = not options.no_namespace
-        servers.append(Postgres(data_dir, options.postgres, namespace=namespace))
+        buffers_mib = options.postgres_buffers_mib
+        servers.append(
+            Postgres(data_dir, options.postgres, namespace=namespace, buffers_mib=buffers_mib)
+        )
     return servers
 
 

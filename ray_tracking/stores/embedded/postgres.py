@@ -23,12 +23,13 @@ from ray_tracking.stores.embedded.server import Server
 
 _SOCKET = ".s.PGSQL.5432"
 
+#: Pages that are held in memory, where nothing else is asked for.
+BUFFERS_MIB = 256
 #: For one small machine that mostly inserts.
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "50",
-    "shared_buffers": "256MB",
     "fsync": "on",
     "synchronous_commit": "on",
     # After a checkpoint each page is logged in full once: so few checkpoints, and small pages.
@@ -59,6 +60,7 @@ class Postgres(Server):
         data_dir: Ours; Postgres gets ``postgres/`` in it.
         binaries: The directory of ``postgres`` and ``initdb``.
         namespace: Whether root may use a user namespace.
+        buffers_mib: How many of its pages are held in memory.
 
     Raises:
         StartError: Nobody here may run Postgres on this directory.
@@ -69,10 +71,18 @@ class Postgres(Server):
     #: "Fast": sessions are ended, everything is written. SIGTERM would wait for the sessions.
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT
 
-    def __init__(self, data_dir: Path, binaries: Path, *, namespace: bool = True) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        binaries: Path,
+        *,
+        namespace: bool = True,
+        buffers_mib: int = BUFFERS_MIB,
+    ) -> None:
         home = data_dir / "postgres"
         super().__init__(home, socket_dir(home, _SOCKET), data_dir / "postgres.log")
         self._binaries = binaries
+        self._buffers_mib = buffers_mib
         self._data = home / "data"
         self._identity = identity.choose(self._data, namespace=namespace)
         if self._identity.way == "setuid":
@@ -94,7 +104,11 @@ class Postgres(Server):
         # Postgres trusts the pid in these, and that may be a stranger's by now.
         self.clean_up()
         sockets = str(self.sockets).replace('"', '""')
-        settings = {**_SETTINGS, "unix_socket_directories": f'"{sockets}"'}
+        settings = {
+            **_SETTINGS,
+            "shared_buffers": f"{self._buffers_mib}MB",
+            "unix_socket_directories": f'"{sockets}"',
+        }
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         return [str(self._binaries / "postgres"), "-D", str(self._data), *options]
 
