@@ -136,7 +136,8 @@ class Ingest:
             items = parse_batch(decompress(body, encoding, MAX_DECOMPRESSED_BYTES), media)
             if not items:
                 raise InvalidEvent([("events", "must hold at least one event")])
-            if not ports.gatherer.room.fits(len(items)):
+            room = ports.gatherer.room
+            if not await ports.turns.until(lambda: room.fits(len(items)), started):
                 raise overloaded(ports.gatherer.room_in_s())
             trace = _traceparent(scope)
             places, submissions = await self._take_apart(items, key, trace, report)

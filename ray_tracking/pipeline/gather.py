@@ -170,7 +170,7 @@ def unpack_outcomes(blob: bytes) -> list[Outcome]:
 class GatherPolicy:
     """How much goes into one call, and how much may wait for one."""
 
-    max_call_events: int = 1000
+    max_call_events: int = 3000
     #: Calls to one shard begin this far apart for each event in the last one, because a
     #: call costs the same for one event as for a thousand: nobody waits while there are few,
     #: and where there are many they share their calls.

@@ -511,6 +511,29 @@ async def test_a_buffer_that_is_full_refuses_at_once(stack: Stack) -> None:
     assert (await service.post("/events", item())).status == 202
 
 
+@pytest.mark.parametrize(("goes_on", "status"), [(True, 200), (False, 503)])
+async def test_a_batch_waits_a_moment_for_room(stack: Stack, goes_on: bool, status: int) -> None:
+    await stack.shard()
+    service = await stack.service(
+        max_buffer_size=4,
+        backpressure_thresholds={"warning": 1, "critical": 2, "emergency": 3},
+    )
+    stack.answering.clear()
+    before = [asyncio.create_task(service.post("/events", item())) for _ in range(4)]
+    await eventually(lambda: service.ports.gatherer.room.events == 4)
+
+    batch = asyncio.create_task(service.post("/events/batch", [item(), item()]))
+    await eventually(lambda: service.ports.turns.pace.waiting_bytes > 0)
+    if goes_on:
+        stack.answering.set()
+
+    answer = await batch
+    assert answer.status == status
+    assert goes_on or waits(answer) <= 60
+    stack.answering.set()
+    assert {(await task).status for task in before} == {202}
+
+
 async def test_events_are_taken_while_postgres_is_away(stack: Stack) -> None:
     proxy, url = await stack.postgres_proxy()
     proxy.refuse()
