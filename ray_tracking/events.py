@@ -84,6 +84,7 @@ Timestamp = Annotated[
 ]
 BounceType = Literal["hard", "soft", "complaint", "suppression"]
 
+#: Pydantic's way to configure a TypedDict, whose class may have nothing but fields for mypy.
 _CLOSED = ConfigDict(extra="forbid")
 
 
@@ -163,6 +164,7 @@ class StatusData(CommonData):
 class HealthData(CommonData):
     """ACCOUNT_HEALTH_UPDATE."""
 
+    # Required here; mypy lets no TypedDict require what its base does not.
     accountId: Identifier  # type: ignore[misc]
     campaignId: NotRequired[Identifier | None]
     healthScore: NotRequired[

@@ -492,7 +492,8 @@ async def test_a_call_that_fails_in_an_unknown_way_leaves_nobody_waiting(stack: 
     assert (await service.post("/events", item())).status == 202
 
 
-async def test_a_buffer_that_is_full_refuses_at_once(stack: Stack) -> None:
+async def full(stack: Stack) -> tuple[Service, list[asyncio.Task[Answer]]]:
+    """A service without room, and the requests that have taken it: until the shard answers."""
     await stack.shard()
     service = await stack.service(
         max_buffer_size=4,
@@ -501,6 +502,11 @@ async def test_a_buffer_that_is_full_refuses_at_once(stack: Stack) -> None:
     stack.answering.clear()
     waiting = [asyncio.create_task(service.post("/events", item())) for _ in range(4)]
     await eventually(lambda: service.ports.gatherer.room.events == 4)
+    return service, waiting
+
+
+async def test_a_buffer_that_is_full_refuses_at_once(stack: Stack) -> None:
+    service, waiting = await full(stack)
 
     answer = await service.post("/events", item())
 
@@ -513,14 +519,7 @@ async def test_a_buffer_that_is_full_refuses_at_once(stack: Stack) -> None:
 
 @pytest.mark.parametrize(("goes_on", "status"), [(True, 200), (False, 503)])
 async def test_a_batch_waits_a_moment_for_room(stack: Stack, goes_on: bool, status: int) -> None:
-    await stack.shard()
-    service = await stack.service(
-        max_buffer_size=4,
-        backpressure_thresholds={"warning": 1, "critical": 2, "emergency": 3},
-    )
-    stack.answering.clear()
-    before = [asyncio.create_task(service.post("/events", item())) for _ in range(4)]
-    await eventually(lambda: service.ports.gatherer.room.events == 4)
+    service, before = await full(stack)
 
     batch = asyncio.create_task(service.post("/events/batch", [item(), item()]))
     await eventually(lambda: service.ports.turns.pace.waiting_bytes > 0)

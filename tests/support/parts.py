@@ -24,7 +24,24 @@ from ray_tracking.pipeline.gather import (
 from ray_tracking.pipeline.route import Submission
 
 
-class Owner:
+class _Part:
+    """What stands for the process of a part."""
+
+    def __init__(self) -> None:
+        #: Why its process would have ended.
+        self.died: str | None = None
+        self.killed = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process has ended, or would have."""
+        return self.died is not None or self.killed
+
+    def _die(self, reason: str) -> None:
+        self.died = reason
+
+
+class Owner(_Part):
     """
     A shard in this process.
 
@@ -34,13 +51,8 @@ class Owner:
     """
 
     def __init__(self, config: ShardConfig, clock: Clock | None = None) -> None:
-        #: Why its process would have ended.
-        self.died: str | None = None
-        self.killed = False
+        super().__init__()
         self.shard = Shard(config, self._die, clock or steady_clock())
-
-    def _die(self, reason: str) -> None:
-        self.died = reason
 
     async def submit(self, *submissions: Submission) -> list[Outcome]:
         """What becomes of each."""
@@ -60,18 +72,13 @@ class Owner:
         """What it says of itself."""
         return await self.shard.status()
 
-    @property
-    def gone(self) -> bool:
-        """Whether its process has ended, or would have."""
-        return self.died is not None or self.killed
-
     async def kill(self) -> None:
         """End it as SIGKILL does: whatever is on its way is not waited for."""
         self.killed = True
         await self.shard.close()
 
 
-class Scribe:
+class Scribe(_Part):
     """
     A writer in this process.
 
@@ -80,13 +87,8 @@ class Scribe:
     """
 
     def __init__(self, config: WriterConfig) -> None:
-        #: Why its process would have ended.
-        self.died: str | None = None
-        self.killed = False
+        super().__init__()
         self.writer = Writer(config, self._die, steady_clock())
-
-    def _die(self, reason: str) -> None:
-        self.died = reason
 
     async def trouble(self) -> str | None:
         """What it complains of."""
@@ -94,18 +96,13 @@ class Scribe:
         trouble: str | None = status["trouble"]
         return trouble
 
-    @property
-    def gone(self) -> bool:
-        """Whether its process has ended, or would have."""
-        return self.died is not None or self.killed
-
     async def kill(self) -> None:
         """End it as SIGKILL does: a flush under way is not waited for."""
         self.killed = True
         await self.writer.close()
 
 
-class Voice:
+class Voice(_Part):
     """
     A broadcaster in this process.
 
@@ -114,18 +111,13 @@ class Voice:
     """
 
     def __init__(self, config: BroadcasterConfig) -> None:
-        #: Why its process would have ended.
-        self.died: str | None = None
+        super().__init__()
         self.broadcaster = Broadcaster(config, self._die, steady_clock())
         self._calls: set[asyncio.Task[bytes]] = set()
-        self._killed = False
-
-    def _die(self, reason: str) -> None:
-        self.died = reason
 
     async def call(self, method: Callable[[bytes], Any], blob: bytes) -> bytes:
         """What is between a replica and it: a call that is lost when it dies."""
-        if self._killed:
+        if self.killed:
             raise Unavailable("nobody is there")
         call = asyncio.ensure_future(method(blob))
         self._calls.add(call)
@@ -137,7 +129,7 @@ class Voice:
 
     async def kill(self) -> None:
         """End it as SIGKILL does."""
-        self._killed = True
+        self.killed = True
         for call in self._calls:
             call.cancel()
         await self.broadcaster.close()
