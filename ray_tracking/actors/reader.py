@@ -126,7 +126,7 @@ class Reader:
             self._end()
             await self._changed.wait(wait_ms)
             return
-        reading = self._ahead.plan(open_to)
+        reading = self._ahead.plan(open_to, self._backlog.room_bytes)
         if self._ahead.behind:
             wait_ms = min(wait_ms, _HELD_UP_BLOCK_MS)
         began_ms = self._clock()

@@ -42,6 +42,7 @@ class Backlog:
     def __init__(self, wheres: Iterable[Where], max_bytes: int) -> None:
         self._queues: dict[Where, deque[_Read]] = {where: deque() for where in wheres}
         self._bytes = dict.fromkeys(self._queues, 0)
+        self._max_bytes = max_bytes
         self._share_bytes = max_bytes // max(1, len(self._queues))
         self.events = 0
         #: Entries that were ever added.
@@ -50,6 +51,11 @@ class Backlog:
     @property
     def size_bytes(self) -> int:
         return sum(self._bytes.values())
+
+    @property
+    def room_bytes(self) -> int:
+        """What all streams together may take beside what is there."""
+        return max(0, self._max_bytes - self.size_bytes)
 
     @property
     def oldest_ms(self) -> int | None:

@@ -53,14 +53,19 @@ class ReadAhead:
         self.behind = list(wheres)
         self._entry_bytes = self._policy.first_entry_bytes
 
-    def plan(self, open_to: Collection[Where]) -> Reading:
+    def plan(self, open_to: Collection[Where], room_bytes: int | None = None) -> Reading:
         """
         What to read next.
 
         Args:
             open_to: The streams whose queues have room; at least one.
+            room_bytes: What all queues together have, if that is bounded. Where it is
+                nothing, a stream that has not had its share gets one entry at a time.
         """
-        entries = min(self._policy.max_entries, max(1, self._policy.max_bytes // self._entry_bytes))
+        max_bytes = self._policy.max_bytes
+        if room_bytes is not None:
+            max_bytes = min(max_bytes, room_bytes)
+        entries = min(self._policy.max_entries, max(1, max_bytes // self._entry_bytes))
         behind = [where for where in self.behind if where in open_to]
         wheres = behind[:entries] or list(open_to)
         return Reading(wheres, max(1, entries // len(wheres)), wait=not behind)

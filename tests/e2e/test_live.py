@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from websockets.exceptions import WebSocketException
 
 from ray_tracking.client import AsyncTrackingClient
 from tests.e2e.service import Service, eventually
@@ -110,8 +111,8 @@ async def _resumed(service: Service, campaign_id: str, cursor: str) -> list[int]
                     ]["opens"]
                     for _ in range(2)
                 ]
-        except OSError:
-            await asyncio.sleep(0.1)
+        except (OSError, WebSocketException):
+            await asyncio.sleep(0.1)  # it met the one that dies
 
 
 async def test_a_killed_broadcaster_is_said_and_figures_go_on(service: Service) -> None:

@@ -387,7 +387,7 @@ async def test_a_hit_while_the_log_is_away_is_stored_when_it_is_back(stack: Stac
     proxy, url = await stack.valkey_proxy()
     await stack.shard(redis_url=url)
     await stack.writer()
-    service = await stack.service()
+    service = await stack.service(answer_timeout_ms=50)
     mail = Mail(service)
     proxy.cut()
     proxy.refuse()

@@ -428,6 +428,7 @@ async def test_a_backlog_of_large_entries_is_read_as_far_as_there_is_room(
     await proxy.accept()
 
     await eventually(lambda: has_rows(stack, len(events)), within_s=60)
-    # Of 40 MiB. A read asks for 4 MiB by the size of entries before; these may be larger.
-    assert peak_bytes < 4 * MIB + 2 * 4 * MIB
+    # Of 40 MiB. One stream may fill all that there is; the others still get their shares, and
+    # each may reach over its own by an entry.
+    assert peak_bytes < 2 * 4 * MIB + 4 * MIB
     assert (await scribe.writer.status())["queued_bytes"] < 10_000

@@ -84,6 +84,16 @@ def test_a_stream_without_room_is_not_read_and_not_forgotten() -> None:
     assert ahead.plan([(0, 1), (1, 1)]) == Reading([(0, 1)], 4, wait=False)
 
 
+def test_a_read_is_no_larger_than_what_all_queues_may_take() -> None:
+    """One stream alone could have had a whole read on top of its share, and so could each."""
+    ahead = ReadAhead(STREAMS)
+    ahead.learn(ahead.plan(STREAMS), {where: entries(1, MIB) for where in STREAMS[:4]})
+
+    assert ahead.plan([STREAMS[0]], 4 * MIB).max_entries == 3
+    assert ahead.plan([STREAMS[0]], 2 * MIB).max_entries == 1
+    assert ahead.plan(STREAMS[:3], 0) == Reading([STREAMS[0]], 1, wait=False)
+
+
 @given(st.lists(st.tuples(st.integers(100, MIB), st.integers(1, 400)), min_size=1, max_size=6))
 def test_everything_is_read_and_each_read_is_bounded(loads: list[tuple[int, int]]) -> None:
     """Entries of one size: the bound holds as soon as that is known."""
