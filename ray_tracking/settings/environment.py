@@ -97,6 +97,9 @@ _RAY_DEFAULTS = {
     # No workers in reserve: our parts live as long as the service does, and each idle one takes
     # as much memory as a shard.
     "RAY_num_workers_soft_limit": "0",
+    # Not of Ray but of libc: with a heap for each of its many threads, a process that has work
+    # grows for hours. With one, an ingress replica has 8 MiB less and stays as it is.
+    "MALLOC_ARENA_MAX": "1",
 }
 
 

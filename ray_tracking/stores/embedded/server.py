@@ -18,8 +18,9 @@ import shutil
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from ray_tracking.errors import StartError
@@ -57,6 +58,8 @@ class Server(ABC):
     program: ClassVar[str]
     #: Ends it cleanly and soon.
     stop_signal: ClassVar[signal.Signals]
+    #: Beside what every server gets.
+    environment: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, directory: Path, sockets: Path, log: Path) -> None:
         self.directory = directory
@@ -157,7 +160,7 @@ class Server(ABC):
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
-                env=_ENVIRONMENT,
+                env={**_ENVIRONMENT, **self.environment},
                 preexec_fn=self._child_setup(self.stop_signal),
             )
 
