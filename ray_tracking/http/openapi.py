@@ -1,9 +1,9 @@
 """
 ``/openapi.json``: OpenAPI 3.1 of what this service answers, from the models themselves.
 
-To add a route: an entry in :func:`ray_tracking.http.openapi_paths.paths`, and its
-answer in :mod:`ray_tracking.http.openapi_answers`. A test refuses a route that is
-missing here, and one that is here and not answered.
+To add a route: an entry in the module that :func:`ray_tracking.http.openapi_paths.paths` takes
+its kind from, and its answer in :mod:`ray_tracking.http.openapi_answers`. A test refuses a route
+that is missing here, and one that is here and not answered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ray_tracking.events import MAX_BATCH_EVENTS, MODELS, EventType, Metadata
 from ray_tracking.http.limits import LimitsBody
 from ray_tracking.http.openapi_answers import ANSWERS, ref
 from ray_tracking.http.openapi_live import SCHEMAS
-from ray_tracking.http.openapi_paths import HEADERS, paths, responses
+from ray_tracking.http.openapi_parts import HEADERS, responses
+from ray_tracking.http.openapi_paths import paths
 from ray_tracking.http.replays import ReplayBody
 from ray_tracking.http.tracking import MAX_LINKS, LinkRequest
 
