@@ -60,6 +60,7 @@ from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.queries import Queries
 from ray_tracking.stores.retention import NotCounted, Retention
+from ray_tracking.stores.spans import Spans
 from ray_tracking.stores.spool import Spool
 
 log = structlog.get_logger("ray_tracking.ingress")
@@ -259,6 +260,7 @@ class IngressReplica:
             spooler=self._spooler,
             jobs=_replay_jobs(settings.database_schema),
             clock=self._clock,
+            spans=Spans.to(settings.otlp_endpoint, f"ingress-{self._name}"),
         )
         self._app = App(self._ports)
         self._reporter = Reporter(self._name, self._app, self._ports)
@@ -331,6 +333,8 @@ class IngressReplica:
         await self._hub.stop()
         await self._broadcaster.close()
         await self._queries.close()
+        if self._ports.spans is not None:
+            await self._ports.spans.close()
 
     async def _runtime(self) -> Runtime:
         """What the supervisor of our generation says; the one before may still be there."""

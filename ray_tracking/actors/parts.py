@@ -307,6 +307,7 @@ def plan(
             partitions=tuple(range(index, settings.partitions, settings.writers)),
             flush=flush_policy(settings),
             rate=policy.rate,
+            otlp_endpoint=settings.otlp_endpoint,
             **common,
         )
         for index in range(settings.writers)

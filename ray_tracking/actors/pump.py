@@ -25,7 +25,7 @@ from ray_tracking.pipeline.backlog import Backlog
 from ray_tracking.pipeline.batching import BatchSize
 from ray_tracking.pipeline.books import Books
 from ray_tracking.pipeline.care import Standing
-from ray_tracking.pipeline.flush import Move, Where
+from ray_tracking.pipeline.flush import Move, Where, traced
 from ray_tracking.pipeline.level import Level
 from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.parked import Budget
@@ -34,6 +34,7 @@ from ray_tracking.pipeline.write import FlushPolicy
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.log_reader import LogReader
 from ray_tracking.stores.rows import PositionReader, RowWriter
+from ray_tracking.stores.spans import Spans
 
 log = structlog.get_logger("ray_tracking.writer")
 
@@ -41,6 +42,7 @@ log = structlog.get_logger("ray_tracking.writer")
 _ASK_AGAIN_MS = 200
 _DRAIN_LOOK_MS = 20
 _PAUSE_S = 0.01
+_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class WriterConfig:
     clock_dir: Path | None = None
     failpoints_dir: Path | None = None
     log_level: str = "info"
+    otlp_endpoint: str | None = None
 
 
 class Pump:
@@ -70,6 +73,7 @@ class Pump:
         budget: Of the campaigns, shared by the pumps of a writer.
         clock: Unix milliseconds, never going back.
         stored: Called when rows were stored.
+        spans: Told of events whose requests are traced; None for nobody.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Pump:
         budget: Budget,
         clock: Clock,
         stored: Callable[[], None],
+        spans: Spans | None = None,
     ) -> None:
         wheres = [(number, LANES.index(lane)) for number in config.partitions]
         name = f"{config.name}-{lane}"
@@ -93,6 +98,7 @@ class Pump:
         self._budget = budget
         self._clock = clock
         self._tell_stored = stored
+        self._spans = spans
         self._changed = Signal()
         self._backlog = Backlog(wheres, config.flush.max_queue_bytes)
         charged = None if lane is Lane.PARKED else budget
@@ -245,6 +251,7 @@ class Pump:
                     next_at_most=self.batch.events, linger_ms=self.linger_ms,
                     draining=self._draining, waiting=self._backlog.events,
                 )  # fmt: skip
+                self._record(moves)
                 self._positions |= {move.where: move.new for move in moves}
                 self.batches += 1
                 self.progress_ms = self._clock()
@@ -253,6 +260,17 @@ class Pump:
             else:
                 self._rested_at = self._backlog.added
                 await self._changed.wait(_ASK_AGAIN_MS if self._backlog.events else None)
+
+    def _record(self, moves: list[Move]) -> None:
+        """Spans of the traced events among them, from their receipt until now."""
+        if self._spans is None:
+            return
+        for event in traced(moves):
+            self._spans.record(
+                f"store {event.event_type}", event.traceparent, event.received_ms * _NS_PER_MS,
+                self._clock() * _NS_PER_MS, kind="consumer",
+                attributes={"tracking.lane": self.lane, "tracking.event_type": event.event_type},
+            )  # fmt: skip
 
     def _take(self) -> list[Move]:
         taken = self._backlog.take(

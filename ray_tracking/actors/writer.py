@@ -30,6 +30,7 @@ from ray_tracking.pipeline.overview import worst_breaker
 from ray_tracking.pipeline.parked import Budget
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.rolling import RollupWriter
+from ray_tracking.stores.spans import Spans
 from ray_tracking.tasks import wanted
 
 log = structlog.get_logger("ray_tracking.writer")
@@ -58,6 +59,7 @@ class Writer:
             RollupWriter(config.database_url, config.database_schema, name, config.partitions),
             clock,
         )
+        self._spans = Spans.to(config.otlp_endpoint, config.name)
         self._task: asyncio.Task[None] | None = None
         self._has_taken_over = False
         self._pace = Mode.HYBRID, Level.NORMAL
@@ -66,7 +68,7 @@ class Writer:
         """Begin to work. Safe to call again."""
         if self._task is None:
             self._pumps = [
-                Pump(self._config, lane, self._budget, self._clock, self._roller.call)
+                Pump(self._config, lane, self._budget, self._clock, self._roller.call, self._spans)
                 for lane in LANES
             ]
             await self.set_pace(*self._pace)
@@ -130,6 +132,8 @@ class Writer:
             await pump.close()
         await self._roller.close()
         await self._log.close()
+        if self._spans is not None:
+            await self._spans.close()
 
     async def status(self) -> dict[str, Any]:
         """Figures for health and stats; answers only while the loop is alive."""

@@ -44,6 +44,7 @@ from ray_tracking.http.ports import Ports
 from ray_tracking.http.query import Query
 from ray_tracking.http.replays import Replays
 from ray_tracking.http.stats import Stats
+from ray_tracking.http.traces import Traces
 from ray_tracking.http.tracking import Tracking
 
 
@@ -76,8 +77,10 @@ class App:
     def __init__(self, ports: Ports) -> None:
         self.tracking = Tracking(ports)
         ingest = Ingest(ports)
+        traces = Traces(ports.spans)
         single, pixel, click = ingest.single, self.tracking.pixel, self.tracking.click
-        self._hot = {("POST", path): single for path in ("/events", "/webhook/tracking")}
+        traced = traces.hot(single)
+        self._hot = {("POST", path): traced for path in ("/events", "/webhook/tracking")}
         self._hot_prefixed = (("/pixel/", pixel), ("/click/", click))
         self._exact: dict[str, tuple[Handler, frozenset[str]]] = {
             "/events": (asgi(single), _POST),
@@ -97,7 +100,7 @@ class App:
         # A protocol of its own, by whatever method.
         self._socket_io = socket_io
         self._rest = _starlette(ports)
-        self._answer = for_origins(self._answered, origins)
+        self._answer = traces.asgi(for_origins(self._answered, origins))
 
     def hot(self, method: str, path: str) -> Hot | None:
         """Who takes such a request without a task of its own, if somebody does."""

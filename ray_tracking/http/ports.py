@@ -26,6 +26,7 @@ from ray_tracking.settings import Settings
 from ray_tracking.sources.tokens import TokenKeys
 from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.queries import Queries
+from ray_tracking.stores.spans import Spans
 
 #: What all requests of a replica together may take while they are worked on.
 MAX_REQUEST_BYTES = 256 * 1024 * 1024
@@ -75,6 +76,8 @@ class Ports:
     #: None where there is nobody to carry out replays.
     jobs: ReplayJobs | None = None
     clock: Clock = field(default_factory=steady_clock)
+    #: None where nobody wants spans of traced requests.
+    spans: Spans | None = None
     intake: Intake = field(init=False)
     traffic: Traffic = field(default_factory=Traffic)
     #: The processing mode in force, as the supervisor last said.

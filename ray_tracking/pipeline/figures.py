@@ -26,7 +26,14 @@ import msgspec
 from ray_tracking.events import ACCOUNT_MARK, LANES, TYPES_BY_CODE, EventType
 from ray_tracking.pipeline.append import EntryId, Header
 from ray_tracking.pipeline.flush import Where
-from ray_tracking.pipeline.route import BOUNCE_CODES, BOUNCE_SHIFT, MACHINE, TYPE_MASK, partition_of
+from ray_tracking.pipeline.route import (
+    BOUNCE_CODES,
+    BOUNCE_SHIFT,
+    MACHINE,
+    TRACED,
+    TYPE_MASK,
+    partition_of,
+)
 
 #: What is counted from headers, in this order.
 COUNTED = (
@@ -153,7 +160,7 @@ def _slot(flags: int) -> int | None:
     return _SLOTS[names[kind]] if kind in names else None
 
 
-_FLAG_BITS = BOUNCE_SHIFT + 3
+_FLAG_BITS = TRACED.bit_length()
 _SLOT_OF = [_slot(flags) for flags in range(1 << _FLAG_BITS)]
 _TYPE_OF = [TYPES_BY_CODE[flags & TYPE_MASK] for flags in range(1 << _FLAG_BITS)]
 

@@ -5,6 +5,7 @@ the letters that take the place of rows.
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
@@ -13,8 +14,8 @@ from uuid import UUID
 
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.append import Entry, EntryId
-from ray_tracking.pipeline.route import REDRIVE, received_ms
-from ray_tracking.pipeline.rows import copy_tuples
+from ray_tracking.pipeline.route import REDRIVE, TRACED, received_ms
+from ray_tracking.pipeline.rows import TRACEPARENT, copy_tuples, decode_row
 
 #: A partition and a lane: one stream.
 Where = tuple[int, int]
@@ -69,6 +70,28 @@ def places(moves: Iterable[Move]) -> list[Place]:
         for entry in move.entries
         for index in range(entry.header.count)
     ]
+
+
+class Traced(NamedTuple):
+    """An event whose request's trace is recorded."""
+
+    traceparent: str
+    event_type: str
+    received_ms: int
+
+
+def traced(moves: Iterable[Move]) -> list[Traced]:
+    """The traced events of a flush. Only their rows are read."""
+    found = []
+    for move in moves:
+        for entry in move.entries:
+            at = [i for i, flags in enumerate(array("H", entry.header.flags)) if flags & TRACED]
+            rows = entry.rows if at else []
+            for row in (decode_row(rows[index]) for index in at):
+                details = json.loads(row["details"])
+                id_ = row["event_id"].bytes
+                found.append(Traced(details[TRACEPARENT], row["event_type"], received_ms(id_)))
+    return found
 
 
 def redriven(moves: Iterable[Move]) -> dict[Place, UUID]:

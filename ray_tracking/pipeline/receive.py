@@ -48,6 +48,11 @@ def trace_context(value: str | None) -> str | None:
     return value if value is not None and _TRACEPARENT.fullmatch(value) else None
 
 
+def is_sampled(traceparent: str | None) -> bool:
+    """Whether whoever sent it records its trace, and asks others to (its ``sampled`` flag)."""
+    return traceparent is not None and bool(int(traceparent[-2:], 16) & 1)
+
+
 def media_type(content_type: str | None, accepted: Iterable[str]) -> str:
     """
     Return the accepted media type that a Content-Type header names.

@@ -19,6 +19,7 @@ from hashlib import blake2b
 import msgspec
 
 from ray_tracking.events import LANES, TYPE_CODES, Agent, Event, EventType, Lane
+from ray_tracking.pipeline.receive import is_sampled
 from ray_tracking.pipeline.rows import encode_row
 
 
@@ -44,6 +45,8 @@ HIT = 1 << 7
 BOUNCE_SHIFT = 8
 #: A dead letter sent again: past dedup and rate, and a row only if its letter is still dead.
 REDRIVE = 1 << 10
+#: Its request's trace is recorded: the row has the ``traceparent``.
+TRACED = 1 << 11
 BOUNCE_CODES = {"hard": 0, "soft": 1, "complaint": 2, "suppression": 3}
 
 _TIMED_TYPES = frozenset(
@@ -183,7 +186,8 @@ class Router:
             partition_of(key, self._partitions),
             key,
             _LANE_CODES[Lane.HIGH if event.high else Lane.NORMAL],
-            _flags(event, identity, single=single, hit=token is not None),
+            _flags(event, identity, single=single, hit=token is not None)
+            | (TRACED if is_sampled(traceparent) else 0),
             event_id,
             identity_hash.digest(),
             event.occurred_us,

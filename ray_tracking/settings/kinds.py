@@ -9,6 +9,7 @@ error adds it, unless it is a secret.
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import json
 import re
@@ -120,6 +121,19 @@ def _web_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _collector(value: str) -> str:
+    if not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+        raise ValueError("needs more: pip install 'ray-tracking[otel]', on every node")
+    return value
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is a package that it would be in
+        return False
+
+
 def _origin(value: str) -> str:
     if value == "*":
         return value
@@ -216,6 +230,7 @@ LogLevel = Annotated[
 ]
 Host = Annotated[str, AfterValidator(_host)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+Collector = Annotated[WebUrl, AfterValidator(_collector)]
 PostgresUrl = Annotated[
     SecretStr,
     AfterValidator(_url(("postgresql", "postgres"), "postgresql://user:password@host:port/name")),

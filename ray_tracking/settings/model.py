@@ -126,6 +126,8 @@ class Settings(BaseModel):
     metrics_interval_s: Seconds = 10.0
     health_check_interval_s: Seconds = 30.0
     log_level: kinds.LogLevel = "info"
+    #: Where spans of traced requests go, by OTLP over HTTP. Unset: there are none.
+    otlp_endpoint: kinds.Collector | None = None
     #: Where :mod:`ray_tracking.failpoints` looks; for tests of crashes only.
     failpoints_dir: Path | None = None
 

@@ -8,12 +8,24 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.service import Service
+from tests.support.collector import Collector
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def collector() -> Iterator[Collector]:
+    """Gets the shared service's spans."""
+    collector = Collector()
+    yield collector
+    collector.close()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Service]:
     """Shared: each test brings campaigns of its own."""
-    running = Service(tmp_path_factory.mktemp("service"))
+    directory = tmp_path_factory.mktemp("service")
+    running = Service(
+        directory, TRACKING_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="100"
+    )
     running.start()
     try:
         yield running

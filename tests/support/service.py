@@ -112,6 +112,8 @@ class Service:
         if self.ports.spooler is not None:
             await self.ports.spooler.close()
         await self.ports.queries.close()
+        if self.ports.spans is not None:
+            await self.ports.spans.close()
 
 
 def free_port() -> int:

@@ -52,6 +52,7 @@ from ray_tracking.stores.geo import GeoTable
 from ray_tracking.stores.log import EventLog, stream_key
 from ray_tracking.stores.pulse import PulseReader
 from ray_tracking.stores.queries import Queries
+from ray_tracking.stores.spans import Spans
 from ray_tracking.stores.spool import Spool
 from tests.support import events
 from tests.support.jobs import Jobs
@@ -212,6 +213,7 @@ class Stack:
         max_age_ms: int = 20,
         max_queue_bytes: int = 32 * 1024 * 1024,
         rate: RatePolicy | None = None,
+        otlp_endpoint: str | None = None,
     ) -> Scribe:
         """A writer of some partitions, at work."""
         scribe = Scribe(
@@ -224,6 +226,7 @@ class Stack:
                 partitions=tuple(range(self.partitions) if partitions is None else partitions),
                 flush=FlushPolicy(max_events, max_age_ms, max_age_ms, max_queue_bytes),
                 rate=rate or RatePolicy(),
+                otlp_endpoint=otlp_endpoint,
             )
         )
         self.scribes.append(scribe)
@@ -314,6 +317,7 @@ class Stack:
             rules=rules,
             spooler=spooler,
             jobs=jobs,
+            spans=Spans.to(chosen.otlp_endpoint, "ingress"),
         )
         service = Service(ports, port or free_port())
         self.services.append(service)

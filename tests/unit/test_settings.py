@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 import re
 import subprocess
@@ -79,6 +80,7 @@ OTHERS = {
     "health_check_interval_s": 30,
     "api_keys": (),
     "log_level": "info",
+    "otlp_endpoint": None,
 }
 
 SERVERS = {"database_url": "postgresql://db/x", "redis_url": "redis://cache"}
@@ -314,6 +316,15 @@ def test_settings_travel_between_processes_and_cannot_be_changed() -> None:
     assert travelled.database_connection_url == "postgresql://u:p@db/x"
     with pytest.raises(ValueError, match=r"frozen"):
         travelled.port = 1
+
+
+def test_spans_need_the_extra_and_the_refusal_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(otlp_endpoint="http://collector:4318/").otlp_endpoint == "http://collector:4318"
+    with pytest.raises(SettingsError, match=r"otlp_endpoint: .*http"):
+        load(otlp_endpoint="collector:4318")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"otlp_endpoint: .*ray-tracking\[otel\]"):
+        load(otlp_endpoint="http://collector:4318")
 
 
 def test_importing_the_settings_imports_no_ray() -> None:

@@ -42,6 +42,7 @@ def test_every_setting_is_read_from_the_environment_under_its_name_in_capitals(n
         "backpressure_thresholds": json.dumps(THRESHOLDS), "max_backlog_bytes": "1GiB",
         "spool": "off", "spool_max_bytes": "5", "validation_rules": "mypkg.rules:check",
         "geo_database": "/x.mmdb", "log_level": "debug",
+        "otlp_endpoint": "http://127.0.0.1:4318",
     }  # fmt: skip
     env = {"TRACKING_" + name.upper(): texts.get(name, "3")}
     if name in ("redis_port", "redis_password"):
