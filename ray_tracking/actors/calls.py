@@ -18,7 +18,7 @@ import secrets
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import structlog
 
@@ -58,7 +58,7 @@ class _Frames(asyncio.Protocol):
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = cast(asyncio.Transport, transport)  # as every stream has
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
@@ -80,6 +80,7 @@ class _Frames(asyncio.Protocol):
         self.transport.writelines([_HEAD.pack(len(payload), number, code), payload])
 
     def frame(self, number: int, code: int, payload: bytes) -> None:
+        """One has come whole."""
         raise NotImplementedError
 
 

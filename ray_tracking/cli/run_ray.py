@@ -9,6 +9,7 @@ anything is started.
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import re
 import shutil
@@ -130,7 +131,8 @@ def _install(handler: Any) -> None:
 def _run(settings: Settings, stop: threading.Event, report: Report) -> None:
     started = time.monotonic()
     # Ray prints here what the actors say; into a file too, a line is to be there when it is said.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     click.echo(f"ray-tracking {__version__}: starting", err=True)
     set_ray_defaults()
     import ray

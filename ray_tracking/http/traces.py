@@ -12,8 +12,10 @@ from ray_tracking.http.hot import Hot, Reply
 from ray_tracking.pipeline.receive import is_sampled, trace_context
 from ray_tracking.stores.spans import Spans
 
-#: The part of a path that names the route; what follows may be somebody's.
-_NAMED = frozenset({"/events/batch", "/webhook/tracking", "/metrics/tracking", "/health/tracking"})
+#: Routes of two parts. Any other path is named by its first: what follows may be somebody's.
+_LONGER_ROUTES = frozenset(
+    {"/events/batch", "/webhook/tracking", "/metrics/tracking", "/health/tracking"}
+)
 
 
 class Traces:
@@ -74,7 +76,7 @@ class Traces:
     def _record(self, scope: Scope, parent: str, began_ns: int, status: int) -> None:
         assert self._spans is not None
         path: str = scope["path"]
-        route = path if path in _NAMED else "/" + path.split("/", 2)[1]
+        route = path if path in _LONGER_ROUTES else "/" + path.split("/", 2)[1]
         self._spans.record(
             f"{scope['method']} {route}",
             parent,

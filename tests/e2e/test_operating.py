@@ -71,6 +71,12 @@ def test_a_traced_event_can_be_followed_to_its_row(service: Service, collector: 
     assert spans["store EMAIL_OPEN"].part == "writer-0"
 
 
+def test_ray_hands_down_that_a_process_has_one_heap(service: Service) -> None:
+    """With libc's one for each thread, a replica under load grows for hours."""
+    (raylet,) = [one for one in service.processes() if one.name() == "raylet"]
+    assert raylet.environ()["MALLOC_ARENA_MAX"] == "1"
+
+
 def test_a_part_that_is_stopped_is_named_with_what_to_do(service: Service) -> None:
     eventually(lambda: _writers(service)["status"] == "healthy", 30, "healthy before")
     was = _writers(service)["since"]
