@@ -31,6 +31,7 @@ _DRAIN_BLOCK_MS = 20
 #: While one stream has more and no room for it: no read can be woken when there is some.
 _HELD_UP_BLOCK_MS = 50
 _LOOK_AGAIN_MS = 1000
+_YIELD_EVENTS = 500
 _BACKOFF = Backoff(first_s=0.1, longest_s=2.0)
 
 log = structlog.get_logger("ray_tracking.writer")
@@ -137,10 +138,16 @@ class Reader:
         )
         failpoints.reach("writer.read")
         self._ahead.learn(reading, found)
+        followed = 0
         for where, entries in found.items():
             self._follow(where, entries)
+            followed += sum(entry.header.count for entry in entries)
+            if followed >= _YIELD_EVENTS:
+                followed = 0
+                self._changed.send()
+                await asyncio.sleep(0)  # the other tasks of this process have their turn
+        if found:
             self._changed.send()
-            await asyncio.sleep(0)  # the other pumps of this process have their turn
         if self._budget is not None:
             for where in reading.wheres:
                 if where in self._followers and where not in self._ahead.behind:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from ray_tracking.events import LANES
 from ray_tracking.pipeline.append import Entry, EntryId
-from ray_tracking.pipeline.route import REDRIVE, TRACED, received_ms
+from ray_tracking.pipeline.route import REDRIVE, TRACED, received_ms, received_span_ms
 from ray_tracking.pipeline.rows import TRACEPARENT, copy_tuples, decode_row
 
 #: A partition and a lane: one stream.
@@ -47,11 +47,8 @@ class Move(NamedTuple):
     @property
     def oldest_ms(self) -> int | None:
         """When the first of its events was received; None where there is none."""
-        ids = [entry.header.event_ids for entry in self.entries]
-        # The time is the first six bytes of an id, and ids compare as their times do.
-        oldest = (min(raw[at : at + 6] for at in range(0, len(raw), 16)) for raw in ids if raw)
-        first = min(oldest, default=None)
-        return None if first is None else received_ms(first)
+        ids = [entry.header.event_ids for entry in self.entries if entry.header.count]
+        return min((received_span_ms(raw)[0] for raw in ids), default=None)
 
 
 class Refusal(NamedTuple):
@@ -120,15 +117,19 @@ def copy_parts(
     """
     partition, lane = where
     ids = entry.header.event_ids
-    days = [received_ms(ids[at : at + 6]) // _DAY_MS for at in range(0, len(ids), 16)]
     numbered = list(enumerate(entry.rows))
     if wanted is not None:
         numbered = [pair for pair in numbered if wanted(Place(where, entry.id, pair[0]))]
-    present = dict.fromkeys(days[index] for index, _ in numbered)
-    for day in present:
-        chosen = (
-            numbered if len(present) == 1 else [pair for pair in numbered if days[pair[0]] == day]
-        )
+    if not numbered:
+        return
+    first_day, last_day = (ms // _DAY_MS for ms in received_span_ms(ids))
+    by_day = {first_day: numbered}
+    if first_day != last_day:
+        by_day = {}
+        for pair in numbered:
+            day = received_ms(ids[16 * pair[0] : 16 * pair[0] + 6]) // _DAY_MS
+            by_day.setdefault(day, []).append(pair)
+    for day, chosen in by_day.items():
         yield (
             date.fromordinal(_UNIX_DAY + day),
             copy_tuples(partition, LANES[lane], *entry.id, chosen),

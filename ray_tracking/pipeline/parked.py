@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from math import inf
 
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.append import Header
 from ray_tracking.pipeline.flush import Where
-from ray_tracking.pipeline.rate import RatePolicy, Sliding
-from ray_tracking.pipeline.route import received_ms
+from ray_tracking.pipeline.rate import RatePolicy, Sliding, slot_ms_of
+from ray_tracking.pipeline.route import received_ms, received_span_ms
 
 _OTHERS = (LANES.index(Lane.HIGH), LANES.index(Lane.NORMAL))
 
@@ -63,14 +64,11 @@ class Budget:
         """An entry of another lane was read: its events are about to be rows."""
         self.knows(where, header.appended_ms)
         horizon_ms = now_ms - self._policy.window_ms
-        if header.appended_ms <= horizon_ms:
-            return  # and so were received before the window
-        ids = header.event_ids
-        times = [received_ms(ids[at : at + 6]) for at in range(0, len(ids), 16)]
-        charges = Counter(zip(array("H", header.key_index), times, strict=True))
-        for (key, at_ms), count in charges.items():
+        if not header.count or header.appended_ms <= horizon_ms:
+            return  # no events, or all were received before the window
+        for key, at_ms, count in self._charges(header):
             if at_ms > horizon_ms:
-                self._of(header.keys[key]).add(min(at_ms, now_ms), count)
+                self._of(key).add(min(at_ms, now_ms), count)
         self._forget(now_ms)
 
     def take(self, where: Where, header: Header, *, now_ms: int) -> bool:
@@ -94,6 +92,19 @@ class Budget:
         for key, count in wanted:
             self._of(key).add(now_ms, count)
         return True
+
+    def _charges(self, header: Header) -> Iterator[tuple[str, int, int]]:
+        """Campaign, time and number of its events; one line of a campaign for each slot."""
+        ids, keys, key_index = header.event_ids, header.keys, array("H", header.key_index)
+        slot_ms = slot_ms_of(self._policy.window_ms)
+        first_ms, last_ms = received_span_ms(ids)
+        if first_ms // slot_ms == last_ms // slot_ms:
+            for key, count in Counter(key_index).items():
+                yield keys[key], last_ms, count
+            return
+        times = [received_ms(ids[at : at + 6]) for at in range(0, len(ids), 16)]
+        for (key, at_ms), count in Counter(zip(key_index, times, strict=True)).items():
+            yield keys[key], at_ms, count
 
     def _of(self, key: str) -> Sliding:
         spent = self._spent.get(key)

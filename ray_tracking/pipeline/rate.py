@@ -42,6 +42,11 @@ class RatePolicy:
         return own.max_events or self.max_events, own.burst or self.burst
 
 
+def slot_ms_of(window_ms: int) -> int:
+    """How long the slots of a window are: events in one of them are counted together."""
+    return max(1, window_ms // SLOTS_PER_WINDOW)
+
+
 @dataclass(slots=True)
 class Sliding:
     """How many in the last ``window_ms``, in slots: ``[start, count]``, oldest first."""
@@ -52,7 +57,7 @@ class Sliding:
     slot_ms: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.slot_ms = max(1, self.window_ms // SLOTS_PER_WINDOW)
+        self.slot_ms = slot_ms_of(self.window_ms)
 
     def expire(self, now_ms: int) -> None:
         slots = self.slots

@@ -30,6 +30,7 @@ from ray_tracking.stores.positions import BOOK_COLUMNS, books_of, where_of
 
 _BOOKS = ", ".join(f"p.{column}" for column in BOOK_COLUMNS.split(", "))
 
+_YIELD_EVENTS = 500
 #: Where there is nothing to be counted.
 _NEVER = 2**53
 
@@ -197,11 +198,15 @@ async def _copies(
 ) -> dict[date, list[bytes]]:
     """The body of a COPY for each day, in log order."""
     copies: dict[date, list[bytes]] = {}
+    events = 0
     for move in moves:
         for entry in move.entries:
             for day, part in copy_parts(move.where, entry, wanted):
                 copies.setdefault(day, []).append(part)
-            await asyncio.sleep(0)  # the other pumps of this process have their turn
+            events += entry.header.count
+            if events >= _YIELD_EVENTS:
+                events = 0
+                await asyncio.sleep(0)  # the other pumps of this process have their turn
     return copies
 
 
