@@ -28,7 +28,7 @@ from benchmarks.service import free_port
 from ray_tracking.events import EventType, Lane
 from ray_tracking.http.listener import Listener
 from ray_tracking.http.tracking import GIF
-from ray_tracking.pipeline.route import event_id
+from ray_tracking.pipeline.route import event_ids
 from ray_tracking.pipeline.rows import (
     COLUMNS,
     COPY_HEADER,
@@ -108,7 +108,7 @@ class CopyCeiling:
         self._encoded: list[tuple[int, bytes]] = []
         for number in range(rows):
             data = event(number, stamp)
-            raw_id = event_id(now_ms, number.to_bytes(10, "big"))
+            (raw_id,) = event_ids(now_ms, number.to_bytes(16, "big"))
             valid = validate_data(EventType.EMAIL_OPEN, data, high=False, now_s=now_ms / 1000)
             self._encoded.append((number, encode_row(valid, raw_id, now_ms)))
             self._records.append(_record(number, raw_id, data, now_ms))

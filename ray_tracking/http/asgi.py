@@ -56,6 +56,12 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def headers(scope: Scope, *names: bytes) -> list[str | None]:
+    """Several at once, as :func:`header` finds each."""
+    found: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+    return [found[name].decode("latin-1") if name in found else None for name in names]
+
+
 def announced_bytes(scope: Scope) -> int | None:
     """How long the body will be, or None if nobody said so."""
     announced = header(scope, b"content-length")

@@ -36,7 +36,7 @@ class ConnectionPolicy:
 
     max_connections: int = 10_000
     max_per_client: int = 1000
-    idle_s: float = 90.0
+    idle_s: float = 75.0
     head_s: float = 10.0
     #: A body may take so long, and longer where it comes at this rate.
     body_s: float = 20.0

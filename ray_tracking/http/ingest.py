@@ -19,7 +19,7 @@ from ray_tracking.http.asgi import (
     Receive,
     Scope,
     Send,
-    header,
+    headers,
     held,
     overloaded,
     read_body,
@@ -50,6 +50,7 @@ log = structlog.get_logger("ray_tracking.http")
 #: A large batch lets other requests have the loop after so many items.
 _YIELD_EVERY = 250
 _MAX_KEY_CHARS = 128
+_HEADERS = (b"content-type", b"content-encoding", b"idempotency-key", b"traceparent")
 
 
 class Ingest:
@@ -74,9 +75,10 @@ class Ingest:
     def _single(self, scope: Scope, body: bytes, reply: Reply) -> None:
         ports = self._ports
         started = time.perf_counter()
-        media_type(header(scope, b"content-type"), (JSON,))
-        key = _idempotency_key(scope)
-        item = parse_single(decompress(body, header(scope, b"content-encoding"), MAX_BODY_BYTES))
+        content_type, encoding, given_key, trace = headers(scope, *_HEADERS)
+        media_type(content_type, (JSON,))
+        key = _idempotency_key(given_key)
+        item = parse_single(decompress(body, encoding, MAX_BODY_BYTES))
         event_id, now_s = ports.mint()
         try:
             event = validate_item(item, now_s=now_s, rules=ports.rules)
@@ -85,7 +87,7 @@ class Ingest:
             log.debug("not valid", fields=[name for name, _ in error.details])
             raise
         submission = ports.router.route(
-            event, event_id, single=True, idempotency_key=key, traceparent=_traceparent(scope)
+            event, event_id, single=True, idempotency_key=key, traceparent=trace_context(trace)
         )
         mode = mode_of(LANES[submission.lane], ports.mode)
         failpoints.reach("ingress.received", body)
@@ -127,11 +129,11 @@ class Ingest:
     async def _batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         ports = self._ports
         started = time.perf_counter()
-        media = media_type(header(scope, b"content-type"), (JSON, NDJSON))
-        key = _idempotency_key(scope)
+        content_type, encoding, given_key, given_trace = headers(scope, *_HEADERS)
+        media = media_type(content_type, (JSON, NDJSON))
+        key = _idempotency_key(given_key)
         body = await read_body(scope, receive, MAX_BATCH_BODY_BYTES)
         report = answer.BatchReport(ports.settings.effective_idempotency_window_ms)
-        encoding = header(scope, b"content-encoding")
         async with ports.turns.turn(len(body)):
             items = parse_batch(decompress(body, encoding, MAX_DECOMPRESSED_BYTES), media)
             if not items:
@@ -139,15 +141,15 @@ class Ingest:
             room = ports.gatherer.room
             if not await ports.turns.until(lambda: room.fits(len(items)), started):
                 raise overloaded(ports.gatherer.room_in_s())
-            trace = _traceparent(scope)
+            trace = trace_context(given_trace)
             places, submissions = await self._take_apart(items, key, trace, report)
         outcomes = await ports.intake.submit(submissions) if submissions else []
         for (index, event_type), outcome in zip(places, outcomes, strict=True):
             report.settle(index, event_type, outcome)
         elapsed_ms = (time.perf_counter() - started) * 1000
         ports.traffic.note(outcomes, elapsed_ms, ports.clock(), invalid=report.totals["invalid"])
-        status, result, headers = report.answer(elapsed_ms)
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        status, result, more = report.answer(elapsed_ms)
+        raw = [(name.lower().encode(), value.encode()) for name, value in more.items()]
         await send_json(send, status, result, raw)
 
     async def _take_apart(
@@ -177,12 +179,8 @@ class Ingest:
         return places, submissions
 
 
-def _traceparent(scope: Scope) -> str | None:
-    return trace_context(header(scope, b"traceparent"))
-
-
-def _idempotency_key(scope: Scope) -> str | None:
-    key = header(scope, b"idempotency-key")
+def _idempotency_key(key: str | None) -> str | None:
+    """What an ``Idempotency-Key`` says, with or without its quotes."""
     if key is None:
         return None
     key = key.strip().strip('"')

@@ -54,16 +54,9 @@ class Intake:
             if self._spooler is None or outcome.verdict not in (_KEPT if keep else _SPOOLABLE):
                 tell(outcome)
                 return
-            task = asyncio.create_task(spool(outcome))
+            task = asyncio.create_task(self._spool_one(submission, outcome, tell))
             self._spooling.add(task)
             task.add_done_callback(self._spooling.discard)
-
-        async def spool(outcome: Outcome) -> None:
-            outcomes = [outcome]
-            try:
-                await self._spool([submission], outcomes, [0])
-            finally:  # it is not durable, then, and somebody waits
-                tell(outcomes[0])
 
         self._gatherer.offer(submission, told)
 
@@ -78,6 +71,15 @@ class Intake:
         places = [i for i, outcome in enumerate(outcomes) if outcome.verdict in _SPOOLABLE]
         await self._spool(submissions, outcomes, places)
         return outcomes
+
+    async def _spool_one(
+        self, submission: Submission, outcome: Outcome, tell: Callable[[Outcome], object]
+    ) -> None:
+        outcomes = [outcome]
+        try:
+            await self._spool([submission], outcomes, [0])
+        finally:  # it is not durable, then, and somebody waits
+            tell(outcomes[0])
 
     async def _spool(
         self, submissions: Sequence[Submission], outcomes: list[Outcome], places: Sequence[int]

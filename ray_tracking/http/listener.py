@@ -146,7 +146,6 @@ class Listener:
             server_header=False,
             proxy_headers=False,
             backlog=_BACKLOG,
-            timeout_keep_alive=75,
             timeout_graceful_shutdown=_GRACE_S,
             h11_max_incomplete_event_size=64 * 1024,
         )

@@ -19,7 +19,7 @@ from ray_tracking.http.spooler import Spooler
 from ray_tracking.http.turns import Turns
 from ray_tracking.pipeline.modes import Mode, pinned_mode
 from ray_tracking.pipeline.room import Room
-from ray_tracking.pipeline.route import Router, event_id, event_ids
+from ray_tracking.pipeline.route import Router, at_time, event_ids
 from ray_tracking.pipeline.traffic import Traffic
 from ray_tracking.pipeline.validate import Rule
 from ray_tracking.settings import Settings
@@ -30,6 +30,7 @@ from ray_tracking.stores.spans import Spans
 
 #: What all requests of a replica together may take while they are worked on.
 MAX_REQUEST_BYTES = 256 * 1024 * 1024
+_IDS_AHEAD = 256
 
 
 class ReplayJobs(Protocol):
@@ -88,7 +89,8 @@ class Ports:
     access: Access = field(init=False)
     proxies: TrustedProxies = field(init=False)
     erased: ErasedLeads = field(init=False)
-    _random: bytes = b""
+    #: As good as new; their time is set when they are used.
+    _ids: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.mode = pinned_mode(self.settings.processing_mode) or Mode.HYBRID
@@ -113,7 +115,6 @@ class Ports:
     def mint(self) -> tuple[bytes, float]:
         """A new event id, and the Unix time in seconds that it holds."""
         now_ms = self.clock()
-        if len(self._random) < 10:
-            self._random = os.urandom(4000)
-        random, self._random = self._random[:10], self._random[10:]
-        return event_id(now_ms, random), now_ms / 1000
+        if not self._ids:
+            self._ids = event_ids(now_ms, os.urandom(16 * _IDS_AHEAD))
+        return at_time(self._ids.pop(), now_ms), now_ms / 1000

@@ -61,8 +61,12 @@ class _Corked:
         self._parts.append(data)
 
     def write_now(self, data: bytes) -> None:
-        self._flush()
+        if self._parts:
+            self._flush()
         self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
     def close(self) -> None:
         self._flush()
@@ -210,7 +214,6 @@ class Protocol(HttpToolsProtocol):
             if port is not None:
                 self._hand_over(port, data)
                 return
-        self._unset_keepalive_if_required()
         before, scope = self._read_bytes, self.scope
         self._read_bytes += len(data)
         try:
@@ -255,6 +258,21 @@ class Protocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if type(cycle) is HotCycle and not cycle.response_complete:
             cycle.run()
+
+    def on_response_complete(self) -> None:
+        """
+        Read on, and begin with a request that waits.
+
+        Uvicorn would set a timer now that the next request puts off; here :meth:`look` sees
+        to clients that have nothing to say.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
 
     # -- clients that take too much ----------------------------------------------
 
@@ -326,7 +344,6 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, status: int, text: str, more: tuple[bytes, ...] = ()) -> None:
         """Say why, and read no more. Whoever works on the request hears that its client left."""
         self._refused = True
-        self._unset_keepalive_if_required()
         cycle: Any = self.cycle
         answered = cycle is not None and not cycle.response_complete and self.scope is not None
         begun = answered and getattr(cycle, "response_started", False)
@@ -362,7 +379,6 @@ class Protocol(HttpToolsProtocol):
         )
 
     def _hand_over(self, port: int, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         self._leave()
         self.connections.discard(self)
         self.transport.pause_reading()

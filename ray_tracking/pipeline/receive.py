@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jiter
@@ -53,13 +53,15 @@ def is_sampled(traceparent: str | None) -> bool:
     return traceparent is not None and bool(int(traceparent[-2:], 16) & 1)
 
 
-def media_type(content_type: str | None, accepted: Iterable[str]) -> str:
+def media_type(content_type: str | None, accepted: Sequence[str]) -> str:
     """
     Return the accepted media type that a Content-Type header names.
 
     Raises:
         UnsupportedMedia: For every other type or charset; the text names the header to send.
     """
+    if content_type is not None and content_type in accepted:
+        return content_type
     essence, _, parameters = (content_type or "").partition(";")
     essence = essence.strip().lower()
     wanted = " or ".join(f"Content-Type: {name}" for name in accepted)

@@ -79,26 +79,9 @@ class Submission(msgspec.Struct, frozen=True):
         return len(self.row) + 64
 
 
-def event_id(now_ms: int, random: bytes) -> bytes:
-    """
-    A UUIDv7 (RFC 9562): its first 48 bits are ``received_at``.
-
-    Args:
-        now_ms: Unix time in milliseconds.
-        random: 10 random bytes.
-    """
-    return b"%b%c%b%c%b" % (
-        now_ms.to_bytes(6, "big"),
-        0x70 | (random[0] & 0x0F),
-        random[1:2],
-        0x80 | (random[2] & 0x3F),
-        random[3:10],
-    )
-
-
 def event_ids(now_ms: int, random: bytes) -> list[bytes]:
     """
-    Many of the same moment, as :func:`event_id` makes them.
+    UUIDv7s (RFC 9562), whose first 48 bits are ``received_at``: many of the same moment.
 
     Args:
         now_ms: Unix time in milliseconds.
@@ -108,6 +91,11 @@ def event_ids(now_ms: int, random: bytes) -> list[bytes]:
     stamps = int.from_bytes((now_ms.to_bytes(6, "big") + bytes(10)) * (len(random) // 16), "big")
     raw = (int.from_bytes(random, "big") & kept | fixed | stamps).to_bytes(len(random), "big")
     return [raw[at : at + 16] for at in range(0, len(raw), 16)]
+
+
+def at_time(raw_event_id: bytes, now_ms: int) -> bytes:
+    """The same event id at another time."""
+    return now_ms.to_bytes(6, "big") + raw_event_id[6:]
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from ray_tracking.pipeline.route import Router, Submission, event_id, partition_of
+from ray_tracking.pipeline.route import Router, Submission, event_ids, partition_of
 from ray_tracking.pipeline.validate import validate_item
 
 SECRET = b"tests only, 16 b"
@@ -71,7 +71,7 @@ def submission(
         data: Fields of ``eventData``.
     """
     now_ms = time.time_ns() // 1_000_000
-    minted = event_id(received_ms if received_ms is not None else now_ms, os.urandom(10))
+    (minted,) = event_ids(received_ms if received_ms is not None else now_ms, os.urandom(16))
     event = validate_item(item(event_type, **data), now_s=now_ms / 1000)
     return Router(partitions, SECRET).route(event, minted, single=single, token=token)
 

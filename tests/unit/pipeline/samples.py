@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ray_tracking.events import Event, EventType
 from ray_tracking.pipeline.append import Entry, EntryId, Header, Kind, decode_entry, encode_entry
-from ray_tracking.pipeline.route import IDENTITY_SHIFT, Identity, Submission, event_id
+from ray_tracking.pipeline.route import IDENTITY_SHIFT, Identity, Submission, event_ids
 from ray_tracking.pipeline.rows import iso_utc
 from ray_tracking.pipeline.validate import validate_item
 
@@ -77,7 +77,7 @@ def valid(event_type: str, **fields: Any) -> Event:
 
 def minted(n: int, at_ms: int = NOW_MS) -> bytes:
     """The n-th event id of a millisecond."""
-    return event_id(at_ms, n.to_bytes(10, "big"))
+    return event_ids(at_ms, n.to_bytes(16, "big"))[0]
 
 
 def submission(

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from ray_tracking.events import LANES, Event, Lane
 from ray_tracking.pipeline.gather import Outcome, Verdict
 from ray_tracking.pipeline.letters import NewLetters, RedriveRun, resubmit, show
-from ray_tracking.pipeline.route import HIT, REDRIVE, Router, Submission, event_id
+from ray_tracking.pipeline.route import HIT, REDRIVE, Router, Submission
 from ray_tracking.pipeline.rows import encode_row
 from ray_tracking.pipeline.validate import validate_item
-from tests.unit.pipeline.samples import NOW, NOW_MS, NOW_S
+from tests.unit.pipeline.samples import NOW, NOW_MS, NOW_S, minted
 
-ID = event_id(NOW_MS, bytes(10))
+ID = minted(0)
 DATA = {
     "campaignId": "c1",
     "leadId": "l1",

@@ -68,6 +68,17 @@ def test_an_entry_that_is_larger_than_a_window_goes_when_the_window_is_empty() -
     assert not budget.take(PARKED, header("c1"), now_ms=NOW_MS + AFTER_MS)
 
 
+def test_each_event_of_an_entry_counts_from_when_it_came_in() -> None:
+    """Also where an entry holds some that the window has left behind, and some that it has not."""
+    budget = known()
+    batch = [submission(n, key="c1", at_ms=NOW_MS - n * AFTER_MS) for n in (0, 1)]
+    fields = encode_batch(batch, total=2, appended_ms=NOW_MS)
+    budget.spend(NORMAL, decode_entry(b"1-2", fields).header, now_ms=NOW_MS)
+
+    assert not budget.take(PARKED, header(*["c1"] * 10), now_ms=NOW_MS)
+    assert budget.take(PARKED, header(*["c1"] * 9), now_ms=NOW_MS)
+
+
 def test_a_row_counts_from_when_its_event_came_in() -> None:
     """A backlog that is written late was admitted in the windows of its time."""
     budget = known()

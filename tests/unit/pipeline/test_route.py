@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import pytest
 from hypothesis import given
@@ -23,10 +23,11 @@ from ray_tracking.pipeline.route import (
     Identity,
     Router,
     Submission,
-    event_id,
+    at_time,
     event_ids,
     partition_of,
     received_ms,
+    received_span_ms,
 )
 from ray_tracking.pipeline.rows import decode_row
 from tests.unit.pipeline.samples import NOW, NOW_MS, OWN_OPTIONAL, REQUIRED, minted, valid
@@ -250,30 +251,40 @@ def test_the_flags_say_when_a_machine_was_it() -> None:
 # -- ids ---------------------------------------------------------------------
 
 
-@given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=10))
-def test_an_event_id_is_a_uuid_of_version_7(now_ms: int, random: bytes) -> None:
-    raw = event_id(now_ms, random)
-    uuid = UUID(bytes=raw)
-
-    assert (uuid.version, uuid.variant) == (7, UUID(int=1 << 63 | 7 << 76).variant)
-    assert uuid.int >> 80 == now_ms == received_ms(raw)
-
-
 @given(st.integers(0, 2**48 - 1), st.lists(st.binary(min_size=16, max_size=16), max_size=20))
-def test_many_event_ids_are_made_as_one_is(now_ms: int, randoms: list[bytes]) -> None:
+def test_event_ids_are_uuids_of_version_7(now_ms: int, randoms: list[bytes]) -> None:
     ids = event_ids(now_ms, b"".join(randoms))
 
-    assert ids == [event_id(now_ms, random[6:]) for random in randoms]
+    assert len(ids) == len(randoms)
+    for raw, random in zip(ids, randoms, strict=True):
+        uuid = UUID(bytes=raw)
+        assert (uuid.version, uuid.variant) == (7, RFC_4122)
+        assert uuid.int >> 80 == now_ms == received_ms(raw)
+        assert raw[9:] == random[9:]
 
 
-@given(st.binary(min_size=10, max_size=10), st.integers(0, 79))
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 79))
 def test_all_random_bits_but_those_of_version_and_variant_count(random: bytes, bit: int) -> None:
-    flipped = (int.from_bytes(random, "big") ^ 1 << bit).to_bytes(10, "big")
+    flipped = (int.from_bytes(random, "big") ^ 1 << bit).to_bytes(16, "big")
     unused = bit in (76, 77, 78, 79, 62, 63)
 
-    assert (event_id(NOW_MS, random) == event_id(NOW_MS, flipped)) is unused
+    assert (event_ids(NOW_MS, random) == event_ids(NOW_MS, flipped)) is unused
 
 
-@given(st.integers(0, 2**48 - 2), st.binary(min_size=10, max_size=10))
+@given(st.integers(0, 2**48 - 2), st.binary(min_size=16, max_size=16))
 def test_ids_sort_by_time(now_ms: int, random: bytes) -> None:
-    assert event_id(now_ms, b"\xff" * 10) < event_id(now_ms + 1, random)
+    assert event_ids(now_ms, b"\xff" * 16) < event_ids(now_ms + 1, random)
+
+
+@given(*[st.integers(0, 2**48 - 1)] * 2, st.binary(min_size=16, max_size=16))
+def test_an_id_at_another_time_is_one_that_was_made_then(now_ms: int, ms: int, rnd: bytes) -> None:
+    (raw,) = event_ids(now_ms, rnd)
+
+    assert at_time(raw, ms) == event_ids(ms, rnd)[0]
+
+
+@given(st.lists(st.integers(0, 2**48 - 1), min_size=1, max_size=20))
+def test_the_span_of_ids_is_from_the_earliest_to_the_latest(times_ms: list[int]) -> None:
+    raw = b"".join(minted(n, at_ms) for n, at_ms in enumerate(times_ms))
+
+    assert received_span_ms(raw) == (min(times_ms), max(times_ms))
