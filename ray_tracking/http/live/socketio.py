@@ -32,7 +32,6 @@ from ray_tracking.http.live.websocket import (
 )
 from ray_tracking.pipeline.outbox import Message
 
-PATH = "/socket.io/"
 _MAX_MESSAGE_BYTES = 64 * 1024
 #: Handed to the connection at once.
 _CHUNK_BYTES = 64 * 1024
