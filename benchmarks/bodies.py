@@ -12,6 +12,8 @@ import orjson
 from ray_tracking.sources.tokens import TokenKeys
 
 CAMPAIGNS = 200
+#: In a mail of a campaign, from which each click is one.
+LINKS = 10
 _AGENT = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 "
     "(KHTML, like Gecko) Mobile/15E148"
@@ -138,7 +140,8 @@ class Pixels:
         ids = f"bench-campaign-{number % CAMPAIGNS:03}", f"lead-{number:010}", f"mail-{number:010}"
         at_s = self._minted_at_s
         if self._click_every and number % self._click_every == 0:
-            target = f"/click/{self._keys.mint_click(*ids, _LINK % number, minted_at_s=at_s)}"
+            url = _LINK % (number % LINKS)
+            target = f"/click/{self._keys.mint_click(*ids, url, minted_at_s=at_s)}"
         else:
             target = f"/pixel/{self._keys.mint_open(*ids, minted_at_s=at_s)}.gif"
         head = f"GET {target} HTTP/1.1\r\nHost: bench\r\nUser-Agent: {_AGENT}\r\n\r\n"

@@ -159,6 +159,32 @@ def _is_high(metadata: Any, event_type: EventType) -> bool:
 
 def _sanitise(data: dict[str, Any], now_s: float, problems: Details) -> int:
     """Clean the values in place, append what is wrong, and return the time in microseconds."""
+    if not _is_plain(data):
+        _clean_texts(data, problems)
+    if data.get("newStatus") == "":
+        problems.append(("newStatus", "must not be empty"))
+    if (link := data.get("linkUrl")) is not None and (reason := check_link(link)):
+        problems.append(("linkUrl", reason))
+    if (address := data.get("ipAddress")) is not None:
+        try:
+            packed_ip(address)
+        except ValueError:
+            problems.append(("ipAddress", "is not an IPv4 or IPv6 address"))
+    if (custom := data.get("customData")) is not None:
+        data["customData"] = _clean_custom(custom, problems)
+    return _parse_timestamp(data, now_s, problems)
+
+
+def _is_plain(data: dict[str, Any]) -> bool:
+    """The cheap question: are all values texts that can be printed, as most often?"""
+    try:
+        return "".join(data.values()).isprintable()
+    except TypeError:
+        return False
+
+
+def _clean_texts(data: dict[str, Any], problems: Details) -> None:
+    """Leave out what is absent, and control characters; say where they may not be."""
     absent = []
     for name, value in data.items():
         if value is None:
@@ -173,18 +199,6 @@ def _sanitise(data: dict[str, Any], now_s: float, problems: Details) -> int:
             data[name] = {k: _strip_control(v) for k, v in value.items() if v is not None}
     for name in absent:
         del data[name]
-    if data.get("newStatus") == "":
-        problems.append(("newStatus", "must not be empty"))
-    if (link := data.get("linkUrl")) is not None and (reason := check_link(link)):
-        problems.append(("linkUrl", reason))
-    if (address := data.get("ipAddress")) is not None:
-        try:
-            packed_ip(address)
-        except ValueError:
-            problems.append(("ipAddress", "is not an IPv4 or IPv6 address"))
-    if (custom := data.get("customData")) is not None:
-        data["customData"] = _clean_custom(custom, problems)
-    return _parse_timestamp(data, now_s, problems)
 
 
 def read_identifier(text: Any) -> str | None:
