@@ -45,7 +45,6 @@ from ray_tracking.settings import Settings
 #: Of what the parts say to each other.
 PROTOCOL = 1
 _ANSWER_WITHIN_S = 2.0
-_SPARE_WITHIN_S = 30.0
 #: As ``ray/serve/_private/constants.py`` names it, whose import would take a shard a second.
 _SERVE_CONTROLLER = "SERVE_CONTROLLER_ACTOR", "serve"
 #: Replaced after so many unanswered questions in a row.
@@ -335,26 +334,6 @@ def _placement(settings: Settings) -> Any:
 def count_nodes() -> int:
     """How many nodes the cluster has now."""
     return sum(bool(node["Alive"]) for node in ray.nodes())
-
-
-def _process() -> int:
-    """Runs in a process that has read this module."""
-    return os.getpid()
-
-
-_spare: Any = ray.remote(num_cpus=0, max_retries=0, enable_task_events=False)(_process)
-
-
-async def keep_spare() -> None:
-    """
-    Have a process ready for the next actor that must start again.
-
-    Ray keeps a process that has run a task, for the next one who needs any: an actor starts in
-    it at once, where to begin with a new one takes it more than a second.
-    """
-    with contextlib.suppress(RayError, TimeoutError):
-        async with asyncio.timeout(_SPARE_WITHIN_S):
-            await _spare.remote()
 
 
 def retire_others(instance: str, wanted: Iterable[Part]) -> None:

@@ -24,7 +24,6 @@ from ray_tracking.actors.parts import (
     Part,
     count_nodes,
     instance_name,
-    keep_spare,
     plan,
     restart_controller,
     retire_others,
@@ -52,7 +51,6 @@ from ray_tracking.tasks import wanted
 _WATCH_EVERY_S = 0.5
 _LOOK_EVERY_S = 1.0
 _GAUGES_EVERY_S = 5.0
-_SPARE_EVERY_S = 5.0
 _ANSWER_WITHIN_S = 2.0
 #: How long one step of the end may take.
 _STEP_S = 3.0
@@ -162,7 +160,6 @@ class Supervisor:
         ):
             self._tasks.append(asyncio.create_task(self._tell_loop(name, interval, make)))
         self._tasks.append(asyncio.create_task(self._gauge_loop()))
-        self._tasks.append(asyncio.create_task(self._spare_loop()))
         self._tasks.append(asyncio.create_task(self._clock_loop()))
         await self.tell("initialized", None)
         log.info("started", data_dir=str(settings.data_dir), shards=settings.shard_count)
@@ -355,11 +352,6 @@ class Supervisor:
         while True:
             gauges.set(self._snapshot())
             await asyncio.sleep(_GAUGES_EVERY_S)
-
-    async def _spare_loop(self) -> None:
-        while True:
-            await keep_spare()
-            await asyncio.sleep(_SPARE_EVERY_S)
 
     async def _clock_loop(self) -> None:
         steps = ClockSteps()
