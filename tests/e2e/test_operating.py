@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import time
 import urllib.request
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.e2e.service import Service, eventually
@@ -75,6 +78,32 @@ def test_ray_hands_down_that_a_process_has_one_heap(service: Service) -> None:
     """With libc's one for each thread, a replica under load grows for hours."""
     (raylet,) = [one for one in service.processes() if one.name() == "raylet"]
     assert raylet.environ()["MALLOC_ARENA_MAX"] == "1"
+
+
+def _ours_and_rays(service: Service) -> set[int]:
+    """Without Postgres, whose workers come and go."""
+    found = set()
+    for process in service.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() != "postgres":
+                found.add(process.pid)
+    return found
+
+
+def test_at_rest_no_process_comes_and_goes(service: Service) -> None:
+    """Each would read all of Ray first, which takes a second of a processor."""
+    known: set[int] = set()
+    since_s = time.monotonic()
+
+    def are_the_same_for_a_while() -> bool:
+        nonlocal since_s
+        now = _ours_and_rays(service)
+        if not now <= known:
+            since_s = time.monotonic()
+            known.update(now)
+        return time.monotonic() - since_s > 10
+
+    eventually(are_the_same_for_a_while, 60, "ten seconds without a new process")
 
 
 def test_a_part_that_is_stopped_is_named_with_what_to_do(service: Service) -> None:
