@@ -67,12 +67,17 @@ def memory_mib(service: Service) -> dict[str, float]:
 
 
 def cpu_s(service: Service) -> dict[str, float]:
-    """Seconds of processor time so far, in user and system mode, added up for each kind."""
+    """
+    Seconds of processor time so far, in user and system mode, added up for each kind.
+
+    What a process took that has ended since counts for its parent.
+    """
     spent = dict.fromkeys(KINDS, 0.0)
     for process in _all(service):
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             spent[_kind(process)] += times.user + times.system
+            spent[_kind(process)] += times.children_user + times.children_system
     return spent
 
 
