@@ -31,6 +31,7 @@ _DRAIN_BLOCK_MS = 20
 #: While one stream has more and no room for it: no read can be woken when there is some.
 _HELD_UP_BLOCK_MS = 50
 _LOOK_AGAIN_MS = 1000
+#: After so many the other tasks of this process have their turn.
 _YIELD_EVENTS = 500
 _BACKOFF = Backoff(first_s=0.1, longest_s=2.0)
 
@@ -145,7 +146,7 @@ class Reader:
             if followed >= _YIELD_EVENTS:
                 followed = 0
                 self._changed.send()
-                await asyncio.sleep(0)  # the other tasks of this process have their turn
+                await asyncio.sleep(0)
         if found:
             self._changed.send()
         if self._budget is not None:

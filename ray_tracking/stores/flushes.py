@@ -30,6 +30,7 @@ from ray_tracking.stores.positions import BOOK_COLUMNS, books_of, where_of
 
 _BOOKS = ", ".join(f"p.{column}" for column in BOOK_COLUMNS.split(", "))
 
+#: After so many the other tasks of this process have their turn.
 _YIELD_EVENTS = 500
 #: Where there is nothing to be counted.
 _NEVER = 2**53
@@ -206,7 +207,7 @@ async def _copies(
             events += entry.header.count
             if events >= _YIELD_EVENTS:
                 events = 0
-                await asyncio.sleep(0)  # the other pumps of this process have their turn
+                await asyncio.sleep(0)
     return copies
 
 

@@ -238,13 +238,14 @@ async def test_what_is_no_http_is_told_so(port: Port) -> None:
 
 
 async def test_a_connection_without_requests_is_closed(port: Port) -> None:
-    silent, between = await port.connect(), await port.connect()
-    between.send(HEALTHY)
-    await between.answer()
+    silent, answered, between = [await port.connect() for _ in range(3)]
+    for client in (answered, between):
+        client.send(HEALTHY)
+        await client.answer()
     between.send(b"\r\n")  # which is no request
 
-    assert await silent.is_closed()
-    assert await between.is_closed()
+    for client in (silent, answered, between):
+        assert await client.is_closed()
 
 
 async def test_a_connection_in_use_lives_on(port: Port) -> None:
