@@ -174,7 +174,7 @@ class GatherPolicy:
     #: Calls to one shard begin this far apart for each event in the last one, because a
     #: call costs the same for one event as for a thousand: nobody waits while there are few,
     #: and where there are many they share their calls.
-    linger_per_event_s: float = 0.0003
+    linger_per_event_s: float = 0.0001
     #: And never further apart than that.
     linger_s: float = 0.010
     max_buffered_events: int = 10_000

@@ -68,7 +68,7 @@ _BUCKETS = " UNION ALL ".join(
 )
 
 
-def fold(source: str, answer: str = "count(*)") -> str:
+def fold(source: str, answer: str = "count(*)", beside: str = "") -> str:
     """
     The statement that adds rows to the figures, and answers how many there were.
 
@@ -78,7 +78,9 @@ def fold(source: str, answer: str = "count(*)") -> str:
     Args:
         source: A query with :data:`SOURCE_COLUMNS` and ``generation``.
         answer: An aggregate of the source, where another one is asked for.
+        beside: An update that is to happen with it, of a table that is no figure.
     """
+    beside = f",\nbeside AS ({beside})" if beside else ""
     # Whether a lead is known is asked in a subquery for each, which is always a look into the
     # index; a join might read all leads that there are. Asked in the index's order, because
     # neighbours are on one page, and (OFFSET 0) once, not for each use of the answer.
@@ -151,7 +153,7 @@ put_totals AS (
          USING ({_KEY})
     ON CONFLICT ({_KEY}) DO UPDATE SET {_ADDED},
         first_event_at = least(t.first_event_at, excluded.first_event_at),
-        last_event_at = greatest(t.last_event_at, excluded.last_event_at))
+        last_event_at = greatest(t.last_event_at, excluded.last_event_at)){beside}
 SELECT {answer} FROM source
 """
 

@@ -75,15 +75,15 @@ CROSS JOIN LATERAL (
       AND e.campaign_id IS NOT NULL OFFSET 0) e
 """
 
-_FOLD = fold(_SOURCE)
-
 _MOVE = """
 UPDATE rollup_positions r
 SET epoch = m.new_epoch, seq = m.new_seq, rows_total = m.its_rows, updated_at = now()
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+FROM unnest($1::int[], $2::text[], $5::bigint[], $6::bigint[], $8::bigint[])
      m(its_partition, its_lane, new_epoch, new_seq, its_rows)
 WHERE r.log_partition = m.its_partition AND r.log_lane = m.its_lane
 """
+
+_FOLD = fold(_SOURCE, beside=_MOVE)
 
 
 class Step(NamedTuple):
@@ -143,9 +143,9 @@ class RollupWriter:
                 return Step(0, 0)
             oldest_ms = min(row["oldest_ms"] for row in streams)
             ends = await self._ends(connection, streams, oldest_ms, max_rows)
-            rows = await connection.fetchval(_FOLD, *_columns(streams, ends), oldest_ms)
+            totals, left = _totals(streams, ends, max_rows)
+            rows = await connection.fetchval(_FOLD, *_columns(streams, ends), oldest_ms, totals)
             failpoints.reach("roller.counted")
-            left = await self._move(connection, streams, ends, max_rows)
             await connection.execute("END")
         failpoints.reach("roller.committed")
         return Step(rows, left)
@@ -170,25 +170,20 @@ class RollupWriter:
             ends |= {where_of(row): EntryId(row["log_epoch"], row["log_seq"]) for row in cuts}
         return ends
 
-    async def _move(
-        self,
-        connection: asyncpg.Connection[Any],
-        streams: list[Any],
-        ends: Mapping[Where, EntryId],
-        max_rows: int,
-    ) -> int:
-        """Move the positions; about how many rows are left behind them."""
-        share = _share(streams, max_rows)
-        totals, left = [], 0
-        for row in streams:
-            if ends[where_of(row)] == (row["to_epoch"], row["to_seq"]):
-                totals.append(row["rows_total"] + row["behind"])
-            else:
-                totals.append(row["rows_total"] + share)
-                left += max(1, row["behind"] - share)
-        partitions, lanes, _, _, epochs, seqs = _columns(streams, ends)
-        await connection.execute(_MOVE, partitions, lanes, epochs, seqs, totals)
-        return left
+
+def _totals(
+    streams: list[Any], ends: Mapping[Where, EntryId], max_rows: int
+) -> tuple[list[int], int]:
+    """How many rows of each stream are counted up to its end; about how many are left behind."""
+    share = _share(streams, max_rows)
+    totals, left = [], 0
+    for row in streams:
+        if ends[where_of(row)] == (row["to_epoch"], row["to_seq"]):
+            totals.append(row["rows_total"] + row["behind"])
+        else:
+            totals.append(row["rows_total"] + share)
+            left += max(1, row["behind"] - share)
+    return totals, left
 
 
 def _share(streams: list[Any], max_rows: int) -> int:
