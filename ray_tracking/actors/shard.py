@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,15 +32,7 @@ from ray_tracking.actors.upkeep import Upkeep
 from ray_tracking.clock import Clock
 from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES
-from ray_tracking.pipeline.admit import (
-    AWAY,
-    RETRY_AFTER_S,
-    AdmissionPolicy,
-    Append,
-    Partition,
-    Reservation,
-    State,
-)
+from ray_tracking.pipeline.admit import AdmissionPolicy, Partition
 from ray_tracking.pipeline.breaker import Breaker, BreakerPolicy, BreakerState
 from ray_tracking.pipeline.control import Control
 from ray_tracking.pipeline.gather import (
@@ -51,6 +43,7 @@ from ray_tracking.pipeline.gather import (
     unpack_chunk,
 )
 from ray_tracking.pipeline.level import DrainRate
+from ray_tracking.pipeline.places import AWAY, RETRY_AFTER_S, Append, Offered, State, outcomes_of
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Submission
 from ray_tracking.stores.log import Appended, EventLog
@@ -62,10 +55,12 @@ _REPEAT_AFTER_MS = 200
 _LOG_ANSWERS_WITHIN_S = 2.0
 #: An append that takes longer keeps nobody else waiting.
 _SLOW_APPEND_MS = 1000
+#: So many events are sooner asked one by one than together.
+_FEW = 8
 _BREAKER = BreakerPolicy(min_calls=3, slow_call_ms=_SLOW_APPEND_MS, longest_open_ms=4000)
 
-#: Asks a partition for a place for the submission of that index.
-_Offer = Callable[[int, Partition, Outcome | None], Outcome | Reservation]
+#: Asks a partition for places for the submissions that stand at these places of a call.
+_Offer = Callable[[Partition, list[int], Outcome | None], Offered]
 
 log = structlog.get_logger("ray_tracking.shard")
 
@@ -223,11 +218,17 @@ class Shard:
         """
         failpoints.reach("shard.submitted", blob)
         submissions = unpack(blob)
-
-        def offer(index: int, partition: Partition, shut: Outcome | None) -> Outcome | Reservation:
-            return partition.offer(submissions[index], now_ms=now_ms, shut=shut)
-
         now_ms = self._clock()
+
+        def offer(partition: Partition, places: list[int], shut: Outcome | None) -> Offered:
+            events = [submissions[place] for place in places]
+            runs = None
+            if len(events) >= _FEW and not shut:
+                runs = partition.offer_all(events, now_ms=now_ms)
+            if runs is not None:
+                return runs
+            return [partition.offer(event, now_ms=now_ms, shut=shut) for event in events]
+
         return pack_outcomes(await self._admit(submissions, len(blob), offer))
 
     async def drain_spool(self, blob: bytes) -> bytes:
@@ -244,13 +245,16 @@ class Shard:
         stretch = (chunk.spool_id, chunk.start, chunk.end)
         now_ms = self._clock()
 
-        def offer(index: int, partition: Partition, shut: Outcome | None) -> Outcome | Reservation:
+        def offer(partition: Partition, places: list[int], shut: Outcome | None) -> Offered:
             # Until it is reported, nothing is kept for its events to be compared with.
             reported = chunk.spool_id in self._upkeep.spools.reports
             shut = shut or (None if reported else _SHUT)
-            return partition.offer_spooled(
-                submissions[index], stretch, offsets[index], now_ms=now_ms, shut=shut
-            )
+            return [
+                partition.offer_spooled(
+                    submissions[place], stretch, offsets[place], now_ms=now_ms, shut=shut
+                )
+                for place in places
+            ]
 
         return pack_outcomes(await self._admit(submissions, len(blob), offer))
 
@@ -267,17 +271,24 @@ class Shard:
             wait_s = self._drain_rate.wait_s(self._room.events, self._clock())
             return [Outcome(Verdict.FULL, retry_after_s=wait_s)] * len(submissions)
         try:
-            results: list[Outcome | Reservation] = []
             shut = self._shut()
-            for index, submission in enumerate(submissions):
-                partition = self._partitions.get(submission.partition)
+            streams: dict[tuple[int, int], list[int]] = defaultdict(list)
+            for place, submission in enumerate(submissions):
+                streams[submission.partition, submission.lane].append(place)
+            offered: list[tuple[list[int], Offered]] = []
+            for (number, _), places in streams.items():
+                partition = self._partitions.get(number)
                 if partition is None:
-                    results.append(_SHUT)
+                    offered.append((places, [_SHUT] * len(places)))
                 else:
-                    blocked = submission.partition in self._upkeep.blocked
-                    results.append(offer(index, partition, _SHUT if blocked else shut))
-            await self._settled({r.append for r in results if isinstance(r, Reservation)})
-            outcomes = [r.outcome() if isinstance(r, Reservation) else r for r in results]
+                    blocked = number in self._upkeep.blocked
+                    offered.append((places, offer(partition, places, _SHUT if blocked else shut)))
+            found = [one for _, its in offered for one in its if not isinstance(one, Outcome)]
+            await self._settled({one.append for one in found})
+            outcomes = [_SHUT] * len(submissions)
+            for places, its in offered:
+                for place, outcome in zip(places, outcomes_of(its), strict=True):
+                    outcomes[place] = outcome
             if any(outcome.verdict is not Verdict.ACCEPTED for outcome in outcomes):
                 verdicts = Counter(outcome.verdict.name for outcome in outcomes)
                 log.debug("decided", **verdicts, shut=shut and shut.verdict.name)

@@ -25,7 +25,6 @@ import structlog
 
 from ray_tracking.errors import Unavailable
 from ray_tracking.events import LANES, Lane
-from ray_tracking.pipeline.admit import AWAY, UNAVAILABLE
 from ray_tracking.pipeline.gather import (
     GatherPolicy,
     Outcome,
@@ -34,6 +33,7 @@ from ray_tracking.pipeline.gather import (
     unpack_outcomes,
 )
 from ray_tracking.pipeline.level import DrainRate
+from ray_tracking.pipeline.places import AWAY, UNAVAILABLE
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Submission
 

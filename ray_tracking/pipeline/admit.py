@@ -14,30 +14,28 @@ of theirs says from where in the spool its chunk goes, and that everything befor
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Container, Iterable
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from ray_tracking.events import LANES, Lane
-from ray_tracking.pipeline.append import (
-    Entry,
-    EntryId,
-    SpoolChunk,
-    encode_batch,
-    remembered,
-)
+from ray_tracking.pipeline.append import Entry, EntryId, SpoolChunk, encode_batch, remembered
 from ray_tracking.pipeline.gather import Outcome, Verdict
+from ray_tracking.pipeline.places import (
+    ACCEPTED,
+    AWAY,
+    UNAVAILABLE,
+    Append,
+    Charge,
+    Reservation,
+    Run,
+    State,
+)
 from ray_tracking.pipeline.rate import RateLimits, RatePolicy
 from ray_tracking.pipeline.route import HIT, REDRIVE, SINGLE, Submission, received_ms
 from ray_tracking.pipeline.window import Window, WindowPolicy, same_event
 
-#: What a refused append means: the log took nothing, and may again in a moment.
-RETRY_AFTER_S = 1.0
 _PARKED = LANES.index(Lane.PARKED)
-UNAVAILABLE = Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
-AWAY = Outcome(Verdict.AWAY, retry_after_s=RETRY_AFTER_S)
-_ACCEPTED = Outcome(Verdict.ACCEPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,61 +52,6 @@ class AdmissionPolicy:
     def longest_ms(self) -> int:
         """How far back a successor must be able to read."""
         return max(self.window.longest_ms, self.rate.window_ms)
-
-
-class State(Enum):
-    """Where an append stands."""
-
-    OPEN = "open"  # takes events
-    SENT = "sent"  # on its way to the log
-    UNCLEAR = "unclear"  # the log may have it or not
-    DONE = "done"
-    REFUSED = "refused"
-
-
-_Charge = tuple[RateLimits, int]
-
-
-class Append:
-    """Events of one lane that go into the log together, as one entry."""
-
-    __slots__ = (
-        "charges", "fields", "id", "lane", "partition", "size_bytes", "spool", "state",
-        "submissions",
-    )  # fmt: skip
-
-    def __init__(self, partition: int, lane: int, spool: SpoolChunk | None = None) -> None:
-        self.partition = partition
-        self.lane = lane
-        self.spool = spool
-        self.state = State.OPEN
-        self.submissions: list[Submission] = []
-        #: To what each was charged and when; None for those past the rate, or over it.
-        self.charges: list[_Charge | None] = []
-        self.size_bytes = 0
-        self.id: EntryId | None = None
-        self.fields: dict[bytes, bytes] = {}
-
-
-@dataclass(slots=True)
-class Reservation:
-    """A place in an append. A duplicate of the event waits on the same place."""
-
-    append: Append
-    index: int
-    is_repeat: bool = False
-
-    def outcome(self) -> Outcome:
-        """What became of it, once the append is not open any more."""
-        append = self.append
-        if append.state is State.REFUSED:
-            return AWAY
-        if append.state is not State.DONE or append.id is None:
-            return UNAVAILABLE
-        position = (append.partition, append.lane, *append.id, self.index)
-        if self.is_repeat:
-            return Outcome(Verdict.DUPLICATE, position, append.submissions[self.index].event_id)
-        return Outcome(Verdict.ACCEPTED, position)
 
 
 @dataclass(slots=True)
@@ -154,7 +97,6 @@ class Partition:
         self._in_flight: list[Append] = []
         #: How many of those in flight are unclear.
         self._unclear = 0
-        self._reserved: dict[bytes, list[Reservation]] = {}
         #: Of events that waited in a spool for longer than the window.
         self._late_rates = RateLimits(policy.rate)
         self._drained: dict[str, Drained] = {}
@@ -223,6 +165,30 @@ class Partition:
             return self._place(submission, _PARKED, None)
         return Outcome(Verdict.LIMITED, retry_after_s=wait_s)
 
+    def offer_all(self, submissions: Sequence[Submission], *, now_ms: int) -> list[Run] | None:
+        """
+        Give a place to each of several events of one lane, if nothing stands against any.
+
+        Returns:
+            Their places, in order; None if they must be offered one by one, because one may
+            be known, or over its campaign's rate. Then nothing has changed.
+        """
+        digests = {s.digest for s in submissions}
+        kinds = {s.flags & (REDRIVE | SINGLE) for s in submissions}
+        if (
+            self._unclear
+            or len(digests) < len(submissions)
+            or len(kinds) > 1
+            or REDRIVE in kinds
+            or not self.window.has_none_of(digests)
+            or not all(append.slots.has_none_of(digests) for append in self._pending())
+        ):
+            return None
+        events = Counter([s.key for s in submissions])
+        if not self.rates.charge_all(events, single=SINGLE in kinds, now_ms=now_ms):
+            return None
+        return self._place_all(submissions, submissions[0].lane, (self.rates, now_ms))
+
     def offer_spooled(
         self,
         submission: Submission,
@@ -249,7 +215,7 @@ class Partition:
         if drained := self._drained.get(spool_id):
             start = max(start, drained.start)
             if offset < start or submission.event_id in drained.ends:
-                return _ACCEPTED
+                return ACCEPTED
         if known := self._recognise(submission, shut):
             return known
         if shut:
@@ -367,15 +333,22 @@ class Partition:
                 # The same event again, repeated inside the system: not a duplicate.
                 return Outcome(Verdict.ACCEPTED, seen.position)
             return Outcome(Verdict.DUPLICATE, seen.position, seen.event_id)
-        for place in self._reserved.get(submission.digest, ()):
-            append = place.append
-            first = append.submissions[place.index]
-            if first.event_id == submission.event_id:
-                return UNAVAILABLE if append.state is State.UNCLEAR else place
-            same = same_event(self.policy.window, submission, first.event_id, first.occurred_us)
-            if same and not shut:
-                return Reservation(append, place.index, is_repeat=True)
+        for append in self._pending():
+            if submission.digest not in append.slots.first:
+                continue
+            for index in append.slots.of(submission.digest):
+                first = append.submissions[index]
+                if first.event_id == submission.event_id:
+                    unclear = append.state is State.UNCLEAR
+                    return UNAVAILABLE if unclear else Reservation(append, index)
+                same = same_event(self.policy.window, submission, first.event_id, first.occurred_us)
+                if same and not shut:
+                    return Reservation(append, index, is_repeat=True)
         return None
+
+    def _pending(self) -> list[Append]:
+        """What is on its way to the log, or waits to be sent."""
+        return [*self._in_flight, *self._full, *self._open.values()]
 
     def _note_drained(self, chunk: SpoolChunk | None, submissions: Iterable[Submission]) -> None:
         if chunk is not None:
@@ -387,39 +360,46 @@ class Partition:
         self,
         submission: Submission,
         lane: int,
-        charge: _Charge | None,
+        charge: Charge | None,
         spool: SpoolChunk | None = None,
     ) -> Reservation:
-        append = self._open.get(lane)
-        if append is not None and (
-            append.spool != spool
-            or len(append.submissions) >= self.policy.max_entry_events
-            or append.size_bytes + submission.size_bytes > self.policy.max_entry_bytes
-        ):
-            self._full.append(append)
-            append = None
-        if append is None:
-            append = self._open[lane] = Append(self.number, lane, spool)
+        append = self._append_for(lane, spool, submission.size_bytes)
         index = len(append.submissions)
+        append.slots.add_one(submission.digest, index)
         append.submissions.append(submission)
         append.charges.append(charge)
         append.size_bytes += submission.size_bytes
-        place = Reservation(append, index)
-        others = self._reserved.get(submission.digest)
-        if others is None:
-            self._reserved[submission.digest] = [place]
-        else:
-            others.append(place)
-        return place
+        return Reservation(append, index)
+
+    def _place_all(self, submissions: Sequence[Submission], lane: int, charge: Charge) -> list[Run]:
+        runs = []
+        while submissions:
+            append = self._append_for(lane, None, submissions[0].size_bytes)
+            start = len(append.submissions)
+            part = submissions[: self.policy.max_entry_events - start]
+            size_bytes = append.size_bytes + sum([s.size_bytes for s in part])
+            if size_bytes > self.policy.max_entry_bytes:
+                part = part[:1]
+            append.hold(part, charge)
+            runs.append(Run(append, start, start + len(part)))
+            submissions = submissions[len(part) :]
+        return runs
+
+    def _append_for(self, lane: int, spool: SpoolChunk | None, size_bytes: int) -> Append:
+        """The append that takes the next event of so many bytes."""
+        append = self._open.get(lane)
+        if append is not None:
+            if (
+                append.spool == spool
+                and len(append.submissions) < self.policy.max_entry_events
+                and append.size_bytes + size_bytes <= self.policy.max_entry_bytes
+            ):
+                return append
+            self._full.append(append)
+        append = self._open[lane] = Append(self.number, lane, spool)
+        return append
 
     def _settle(self, append: Append) -> None:
-        """The append is over, one way or the other: its reservations end."""
+        """The append is over, one way or the other."""
         if append in self._in_flight:
             self._in_flight.remove(append)
-        reserved = self._reserved
-        for submission in append.submissions:
-            places = reserved.get(submission.digest, ())
-            if others := [place for place in places if place.append is not append]:
-                reserved[submission.digest] = others
-            elif places:
-                del reserved[submission.digest]

@@ -152,6 +152,34 @@ class RateLimits:
             burst.add(now_ms, 1)
         return 0.0
 
+    def charge_all(self, events: Mapping[str, int], *, single: bool, now_ms: int) -> bool:
+        """
+        Charge so many events of each campaign, where all of them fit; otherwise nothing is.
+
+        Args:
+            events: How many, by campaign.
+            single: Whether each of them came alone.
+            now_ms: Unix time by a clock that never goes back.
+        """
+        found = []
+        for key, count in events.items():
+            max_events, max_burst = self._policy.of(key)
+            window, burst = self._of(key)
+            window.expire(now_ms)
+            if window.total + count > max_events:
+                return False
+            if single:
+                burst.expire(now_ms)
+                if burst.total + count > max_burst:
+                    return False
+            found.append((key, count, window, burst))
+        for key, count, window, burst in found:
+            if window.add(now_ms, count):
+                self._rates.move_to_end(key)
+            if single:
+                burst.add(now_ms, count)
+        return True
+
     def refund(self, key: str, *, single: bool, at_ms: int) -> None:
         """
         Give back the charge of an event that did not reach the log.

@@ -10,7 +10,7 @@ bucket's edge.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ray_tracking.pipeline.route import IDENTITY_SHIFT, Identity, Submission, received_ms
@@ -57,19 +57,53 @@ def same_event(policy: WindowPolicy, new: Submission, old_id: bytes, old_occurre
     return abs(new.occurred_us - old_occurred_us) < policy.dedup_window_ms * 1000
 
 
+class Slots:
+    """Which events in a row have a hash: slots counted from 0."""
+
+    __slots__ = ("first", "older")
+
+    def __init__(self) -> None:
+        #: The newest slot of each hash.
+        self.first: dict[bytes, int] = {}
+        #: The next older slot with the same hash; few have one.
+        self.older: dict[int, int] = {}
+
+    def add(self, digests: Sequence[bytes], start: int) -> None:
+        """More events, from slot ``start`` on."""
+        slots = range(start, start + len(digests))
+        new = dict(zip(digests, slots, strict=True))
+        if len(new) == len(digests) and self.first.keys().isdisjoint(new):
+            self.first |= new
+            return
+        for digest, slot in zip(digests, slots, strict=True):
+            self.add_one(digest, slot)
+
+    def add_one(self, digest: bytes, slot: int) -> None:
+        known = self.first.get(digest)
+        if known is not None:
+            self.older[slot] = known
+        self.first[digest] = slot
+
+    def of(self, digest: bytes) -> Iterator[int]:
+        """The slots that have a hash, newest first."""
+        slot = self.first.get(digest)
+        while slot is not None:
+            yield slot
+            slot = self.older.get(slot)
+
+    def has_none_of(self, digests: Iterable[bytes]) -> bool:
+        return self.first.keys().isdisjoint(digests)
+
+
 class _Bucket:
     """Columns instead of objects: about 200 bytes an identity, most of them the dict's."""
 
-    __slots__ = (
-        "end_ms", "entries", "entry", "event_ids", "first", "index", "occurred_us", "older",
-    )  # fmt: skip
+    __slots__ = ("end_ms", "entries", "entry", "event_ids", "index", "occurred_us", "slots")
 
     def __init__(self, end_ms: int) -> None:
         #: Everything in it was received before.
         self.end_ms = end_ms
-        self.first: dict[bytes, int] = {}
-        #: Slot of the next older event with the same hash; few have one.
-        self.older: dict[int, int] = {}
+        self.slots = Slots()
         self.event_ids = bytearray()
         self.occurred_us = array("q")
         self.entries: list[tuple[int, int, int, int]] = []
@@ -77,32 +111,19 @@ class _Bucket:
         self.index = array("I")
 
     def add(self, submissions: Sequence[Submission], entry: Place, indices: Sequence[int]) -> None:
-        start, size = len(self.occurred_us), len(submissions)
-        digests = [s.digest for s in submissions]
-        slots = range(start, start + size)
-        new = dict(zip(digests, slots, strict=True))
-        if len(new) == size and self.first.keys().isdisjoint(new):
-            self.first |= new
-        else:
-            for digest, slot in zip(digests, slots, strict=True):
-                known = self.first.get(digest)
-                if known is not None:
-                    self.older[slot] = known
-                self.first[digest] = slot
+        self.slots.add([s.digest for s in submissions], len(self.occurred_us))
         self.event_ids += b"".join([s.event_id for s in submissions])
         self.occurred_us.extend([s.occurred_us for s in submissions])
         if not self.entries or self.entries[-1] != entry:
             self.entries.append(entry)
-        self.entry.extend([len(self.entries) - 1] * size)
+        self.entry.extend([len(self.entries) - 1] * len(submissions))
         self.index.extend(indices)
 
     def find(self, policy: WindowPolicy, s: Submission) -> Seen | None:
-        slot = self.first.get(s.digest)
-        while slot is not None:
+        for slot in self.slots.of(s.digest):
             old_id = bytes(self.event_ids[16 * slot : 16 * slot + 16])
             if same_event(policy, s, old_id, self.occurred_us[slot]):
                 return Seen(old_id, (*self.entries[self.entry[slot]], self.index[slot]))
-            slot = self.older.get(slot)
         return None
 
 
@@ -140,23 +161,27 @@ class Window:
     def find(self, submission: Submission) -> Seen | None:
         """The event that this one repeats, if there is one in the window."""
         for bucket in self._buckets.values():
-            if submission.digest in bucket.first and (
+            if submission.digest in bucket.slots.first and (
                 seen := bucket.find(self._policy, submission)
             ):
                 return seen
         return None
 
+    def has_none_of(self, digests: Collection[bytes]) -> bool:
+        """Whether nothing that is held has any of these hashes."""
+        return all(bucket.slots.has_none_of(digests) for bucket in self._buckets.values())
+
     def remember(self, submissions: Sequence[Submission], entry: Place) -> None:
         """Hold the events of an entry that is in the log."""
         if not submissions:
             return
-        width_ms = self._bucket_ms
-        starts = [(at := received_ms(s.event_id)) - at % width_ms for s in submissions]
-        if min(starts) == max(starts):
-            self._bucket(starts[0]).add(submissions, entry, range(len(submissions)))
+        ids = [s.event_id for s in submissions]
+        first, last = self._start_ms(min(ids)), self._start_ms(max(ids))
+        if first == last:
+            self._bucket(first).add(submissions, entry, range(len(submissions)))
         else:
-            for index, start_ms in enumerate(starts):
-                self._bucket(start_ms).add(submissions[index : index + 1], entry, [index])
+            for index, submission in enumerate(submissions):
+                self._bucket(self._start_ms(ids[index])).add([submission], entry, [index])
         self._size += len(submissions)
         while self._size > self._policy.max_ids and len(self._buckets) > 1:
             oldest = min(self._buckets)
@@ -174,6 +199,10 @@ class Window:
     def effective_ms(self, now_ms: int) -> int:
         """How far back the window really reaches: less than asked for after an eviction."""
         return max(0, min(self._policy.longest_ms, now_ms - self._evicted_before_ms))
+
+    def _start_ms(self, event_id: bytes) -> int:
+        at_ms = received_ms(event_id)
+        return at_ms - at_ms % self._bucket_ms
 
     def _bucket(self, start_ms: int) -> _Bucket:
         end_ms = start_ms + self._bucket_ms

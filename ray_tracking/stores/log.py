@@ -21,7 +21,6 @@ from redis.exceptions import RedisError, ResponseError
 from ray_tracking import failpoints
 from ray_tracking.errors import Fenced, LogUnavailable
 from ray_tracking.events import LANES
-from ray_tracking.pipeline.admit import Append
 from ray_tracking.pipeline.append import (
     ORIGIN,
     Entry,
@@ -32,6 +31,7 @@ from ray_tracking.pipeline.append import (
     encode_entry,
     next_epoch,
 )
+from ray_tracking.pipeline.places import Append
 from ray_tracking.pipeline.spooling import SpoolReport, decode_reports, encode_report
 from ray_tracking.stores.log_setup import (
     Assignment,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ray_tracking.pipeline.admit import AdmissionPolicy, Append, Partition, Reservation, State
+from ray_tracking.pipeline.admit import AdmissionPolicy, Partition
 from ray_tracking.pipeline.append import EntryId, Header, decode_entry
 from ray_tracking.pipeline.gather import Outcome, Verdict
+from ray_tracking.pipeline.places import Append, Reservation, State
 from ray_tracking.pipeline.rate import RatePolicy
 from ray_tracking.pipeline.route import IDENTITY_SHIFT, Identity, Submission, received_ms
 from ray_tracking.pipeline.window import WindowPolicy

@@ -11,17 +11,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ray_tracking.pipeline.admit import (
+from ray_tracking.pipeline.admit import Partition
+from ray_tracking.pipeline.append import EntryId, decode_entry
+from ray_tracking.pipeline.gather import Outcome, Verdict
+from ray_tracking.pipeline.places import (
     AWAY,
     RETRY_AFTER_S,
     UNAVAILABLE,
     Append,
-    Partition,
     Reservation,
     State,
 )
-from ray_tracking.pipeline.append import EntryId, decode_entry
-from ray_tracking.pipeline.gather import Outcome, Verdict
 from ray_tracking.pipeline.route import HIT, SINGLE, Identity, Submission, received_ms
 from ray_tracking.pipeline.window import BUCKETS_PER_WINDOW
 from tests.unit.pipeline.owners import (

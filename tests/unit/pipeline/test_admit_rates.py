@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ray_tracking.events import LANES, Lane
-from ray_tracking.pipeline.admit import AWAY, Partition, Reservation
+from ray_tracking.pipeline.admit import Partition
 from ray_tracking.pipeline.gather import Outcome, Verdict
+from ray_tracking.pipeline.places import AWAY, Reservation
 from ray_tracking.pipeline.route import HIT, REDRIVE, SINGLE, Submission
 from tests.unit.pipeline.owners import (
     EPOCH,

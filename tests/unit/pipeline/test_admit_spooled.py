@@ -22,16 +22,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from ray_tracking.pipeline.admit import (
-    AWAY,
-    UNAVAILABLE,
-    Append,
-    Partition,
-    Reservation,
-    State,
-)
+from ray_tracking.pipeline.admit import Partition
 from ray_tracking.pipeline.append import SpoolChunk, decode_entry
 from ray_tracking.pipeline.gather import Outcome, Verdict
+from ray_tracking.pipeline.places import AWAY, UNAVAILABLE, Append, Reservation, State
 from ray_tracking.pipeline.route import HIT, SINGLE, Identity, Submission, received_ms
 from ray_tracking.pipeline.window import Window, WindowPolicy
 from tests.unit.pipeline.owners import (
