@@ -272,6 +272,7 @@ class Shard:
             return [Outcome(Verdict.FULL, retry_after_s=wait_s)] * len(submissions)
         try:
             shut = self._shut()
+            # In a call, what has priority comes first; so each keeps its place in its campaign.
             streams: dict[tuple[int, int], list[int]] = defaultdict(list)
             for place, submission in enumerate(submissions):
                 streams[submission.partition, submission.lane].append(place)

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec import structs
 
 from ray_tracking.actors.writer import Writer
 from ray_tracking.events import LANES, EventType
@@ -20,7 +21,7 @@ from ray_tracking.pipeline.gather import Verdict
 from ray_tracking.pipeline.level import Level
 from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.rate import RatePolicy
-from ray_tracking.pipeline.route import Submission
+from ray_tracking.pipeline.route import SINGLE, Submission
 from ray_tracking.pipeline.rows import COLUMNS
 from ray_tracking.stores import session as session_module
 from ray_tracking.stores.database import partition_name
@@ -66,14 +67,15 @@ NO_COLUMN = {"linkUrl", "bounceType"}
 
 
 async def submit(owner: Owner, *submissions: Submission) -> dict[bytes, tuple[int, ...]]:
-    """Append events that nothing stands against; the position of each."""
-    outcomes = await owner.submit(*submissions)
+    """Append events that nothing stands against, as single ones; the position of each."""
+    single = [structs.replace(event, flags=event.flags | SINGLE) for event in submissions]
+    outcomes = await owner.submit(*single)
     assert {outcome.verdict for outcome in outcomes} == {Verdict.ACCEPTED}
-    return {
-        submission.event_id: outcome.position
-        for submission, outcome in zip(submissions, outcomes, strict=True)
-        if outcome.position is not None
-    }
+    positions = {}
+    for submission, outcome in zip(submissions, outcomes, strict=True):
+        assert outcome.position is not None
+        positions[submission.event_id] = outcome.position
+    return positions
 
 
 async def has_rows(stack: Stack, number: int) -> bool:
@@ -163,7 +165,8 @@ async def test_rows_stand_in_the_order_of_the_log(stack: Stack) -> None:
             stack.event(kind, campaignId=f"c{number % 5}", token=f"{number} {at}")
             for at, kind in enumerate(types * 4)
         ]
-        placed = await submit(owner, *sent)
+        # As a call has them: what has priority comes first.
+        placed = await submit(owner, *sorted(sent, key=lambda event: event.lane))
         acknowledged |= placed
         for event_id, (partition, lane, *_) in placed.items():
             order.setdefault((partition, lane), []).append(event_id)
