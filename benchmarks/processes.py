@@ -27,7 +27,7 @@ _PROGRAMS = {"postgres": "Postgres", "valkey-server": "Valkey"}
 #: What is nothing else belongs to ``Ray``.
 KINDS = (*_TITLES, "Valkey", "Postgres", "Ray")
 #: Our own actors and replicas.
-OURS = ("ingress", "shard", "writer", "supervisor")
+OURS = ("ingress", "shard", "writer", "broadcaster", "supervisor")
 
 
 class Sample(NamedTuple):

@@ -185,7 +185,9 @@ def tallies(header: Header) -> dict[str, Tally]:
 
 def _tally(flags: array[int], occurred: array[int]) -> Tally:
     counts: dict[int, int] = {}
-    for value, number in Counter(flags).items():
+    # To make a Counter takes longer than all the rest, and most entries are short.
+    numbers = Counter(flags) if len(flags) > 1 else {flags[0]: 1}
+    for value, number in numbers.items():
         slot = _SLOT_OF[value]
         if slot is not None:
             counts[slot] = counts.get(slot, 0) + number
