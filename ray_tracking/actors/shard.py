@@ -55,7 +55,7 @@ _REPEAT_AFTER_MS = 200
 _LOG_ANSWERS_WITHIN_S = 2.0
 #: An append that takes longer keeps nobody else waiting.
 _SLOW_APPEND_MS = 1000
-#: So many events are sooner asked one by one than together.
+#: Fewer events are sooner asked one by one than together.
 _FEW = 8
 _BREAKER = BreakerPolicy(min_calls=3, slow_call_ms=_SLOW_APPEND_MS, longest_open_ms=4000)
 
