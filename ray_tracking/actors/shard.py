@@ -55,8 +55,6 @@ _REPEAT_AFTER_MS = 200
 _LOG_ANSWERS_WITHIN_S = 2.0
 #: An append that takes longer keeps nobody else waiting.
 _SLOW_APPEND_MS = 1000
-#: Fewer events are sooner asked one by one than together.
-_FEW = 8
 _BREAKER = BreakerPolicy(min_calls=3, slow_call_ms=_SLOW_APPEND_MS, longest_open_ms=4000)
 
 #: Asks a partition for places for the submissions that stand at these places of a call.
@@ -222,12 +220,7 @@ class Shard:
 
         def offer(partition: Partition, places: list[int], shut: Outcome | None) -> Offered:
             events = [submissions[place] for place in places]
-            runs = None
-            if len(events) >= _FEW and not shut:
-                runs = partition.offer_all(events, now_ms=now_ms)
-            if runs is not None:
-                return runs
-            return [partition.offer(event, now_ms=now_ms, shut=shut) for event in events]
+            return partition.offer_all(events, now_ms=now_ms, shut=shut)
 
         return pack_outcomes(await self._admit(submissions, len(blob), offer))
 

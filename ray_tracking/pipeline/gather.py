@@ -142,7 +142,8 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True):
     """
     A verdict with what belongs to it.
 
-    ``position`` is ``(partition, lane, epoch, seq, index)`` of an accepted event;
+    ``position`` is ``(partition, lane, epoch, seq, index)`` of an accepted event, where
+    somebody is told: of a single one always, of one in a batch not;
     ``first_id`` the event id of a duplicate's first; ``retry_after_s`` says when to
     come again.
     """

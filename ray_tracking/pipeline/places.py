@@ -60,7 +60,16 @@ class Append:
         self.id: EntryId | None = None
         self.fields: dict[bytes, bytes] = {}
 
-    def hold(self, submissions: Sequence[Submission], charge: Charge | None) -> None:
+    def add(self, submission: Submission, charge: Charge | None) -> int:
+        """Give it the next place; which one that is."""
+        index = len(self.submissions)
+        self.slots.add_one(submission.digest, index)
+        self.submissions.append(submission)
+        self.charges.append(charge)
+        self.size_bytes += submission.size_bytes
+        return index
+
+    def add_all(self, submissions: Sequence[Submission], charge: Charge) -> None:
         """Give these the next places."""
         self.slots.add([s.digest for s in submissions], len(self.submissions))
         self.submissions += submissions

@@ -10,7 +10,7 @@ bucket's edge.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ray_tracking.pipeline.route import IDENTITY_SHIFT, Identity, Submission, received_ms
@@ -84,12 +84,14 @@ class Slots:
             self.older[slot] = known
         self.first[digest] = slot
 
-    def of(self, digest: bytes) -> Iterator[int]:
+    def of(self, digest: bytes) -> list[int]:
         """The slots that have a hash, newest first."""
+        slots = []
         slot = self.first.get(digest)
         while slot is not None:
-            yield slot
+            slots.append(slot)
             slot = self.older.get(slot)
+        return slots
 
     def has_none_of(self, digests: Iterable[bytes]) -> bool:
         return self.first.keys().isdisjoint(digests)

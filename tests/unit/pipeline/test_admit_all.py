@@ -11,7 +11,7 @@ from ray_tracking.pipeline.admit import Partition
 from ray_tracking.pipeline.gather import Outcome, Verdict
 from ray_tracking.pipeline.places import Offered, Run, outcomes_of
 from ray_tracking.pipeline.route import HIT, REDRIVE, SINGLE, Identity, Submission
-from tests.unit.pipeline.owners import NORMAL, POLICY, Log, append_all, owner, reserve
+from tests.unit.pipeline.owners import FULL, NORMAL, POLICY, Log, append_all, owner, reserve
 from tests.unit.pipeline.samples import NOW_MS, submission
 
 _EVENTS = st.tuples(
@@ -65,7 +65,7 @@ def test_together_is_as_one_by_one(
                 )
             )  # fmt: skip
         alone = one_by_one(apart, events, now_ms)
-        runs = together.offer_all(events, now_ms=now_ms)
+        runs = together.offer_together(events, now_ms=now_ms)
         found = runs if runs is not None else one_by_one(together, events, now_ms)
         told.append((events, alone, found))
         if lands:
@@ -83,7 +83,7 @@ def new(number: int, flags: int = 0) -> Submission:
 
 def test_events_that_nothing_stands_against_get_places_at_once() -> None:
     partition = owner()
-    runs = partition.offer_all([new(n, flags=SINGLE) for n in range(4)], now_ms=NOW_MS)
+    runs = partition.offer_together([new(n, flags=SINGLE) for n in range(4)], now_ms=NOW_MS)
     assert runs is not None
     assert [(run.start, run.stop) for run in runs] == [(0, 3), (0, 1)]  # POLICY: 3 in an entry
     append_all(partition, [[], [], []])
@@ -104,10 +104,10 @@ def test_one_that_is_known_or_too_much_leaves_all_to_be_asked_one_by_one() -> No
     ):
         partition = owner()
         reserve(partition, new(1))
-        assert partition.offer_all(events, now_ms=NOW_MS) is None
+        assert partition.offer_together(events, now_ms=NOW_MS) is None
         # Nothing was charged and nothing reserved: there is room for all that fits.
         others = [new(100 + n) for n in range(limit - 1)]
-        runs = partition.offer_all(others, now_ms=NOW_MS)
+        runs = partition.offer_together(others, now_ms=NOW_MS)
         assert runs is not None
         assert sum(run.stop - run.start for run in runs) == limit - 1
 
@@ -117,25 +117,50 @@ def test_while_an_append_is_unclear_they_are_asked_one_by_one() -> None:
     reserve(partition, new(1))
     (append,) = partition.take(now_ms=NOW_MS)
     partition.became_unclear(append)
-    assert partition.offer_all([new(2)], now_ms=NOW_MS) is None
+    assert partition.offer_together([new(2)], now_ms=NOW_MS) is None
 
 
 def test_single_events_are_held_to_the_burst_limit_together() -> None:
     partition = owner()
     burst = POLICY.rate.burst
     first, *more = [new(n, flags=SINGLE) for n in range(burst + 1)]
-    assert partition.offer_all([first], now_ms=NOW_MS) is not None
-    assert partition.offer_all(more, now_ms=NOW_MS) is None
-    assert partition.offer_all(more[1:], now_ms=NOW_MS) is not None
+    assert partition.offer_together([first], now_ms=NOW_MS) is not None
+    assert partition.offer_together(more, now_ms=NOW_MS) is None
+    assert partition.offer_together(more[1:], now_ms=NOW_MS) is not None
+
+
+def test_many_are_decided_together_and_what_stands_against_one_is_said_of_it_alone() -> None:
+    partition = owner()
+    events = [new(n) for n in range(8)]
+    assert all(isinstance(one, Run) for one in partition.offer_all(events, now_ms=NOW_MS))
+    append_all(partition, [[], [], []])
+    mixed = [submission(100, digest=3), *[new(n) for n in range(20, 24)]]
+    verdicts = [one.verdict for one in told(partition, mixed * 2)]
+    assert verdicts[0] is Verdict.DUPLICATE
+    assert verdicts[1:5] == [Verdict.ACCEPTED] * 4
+
+
+def test_while_it_is_shut_none_of_many_gets_a_place() -> None:
+    partition = owner()
+    offered = partition.offer_all([new(n) for n in range(9)], now_ms=NOW_MS, shut=FULL)
+    assert list(offered) == [FULL] * 9
+    assert not partition.has_waiting
+
+
+def told(partition: Partition, events: Sequence[Submission]) -> list[Outcome]:
+    """What becomes of them, once the log has what got a place."""
+    offered = partition.offer_all(events, now_ms=NOW_MS)
+    append_all(partition, [[], [], []])
+    return outcomes_of(offered)
 
 
 def test_what_was_refused_together_may_be_sent_again_and_is_paid_back() -> None:
     partition = owner()
     events = [new(n) for n in range(POLICY.rate.max_events)]
-    runs = partition.offer_all(events, now_ms=NOW_MS)
+    runs = partition.offer_together(events, now_ms=NOW_MS)
     assert runs is not None
     partition.refuse_waiting()
     assert {outcome.verdict for outcome in outcomes_of(runs)} == {Verdict.AWAY}
-    again = partition.offer_all(events, now_ms=NOW_MS)
+    again = partition.offer_together(events, now_ms=NOW_MS)
     assert again is not None
     assert all(isinstance(run, Run) for run in again)
