@@ -391,6 +391,7 @@ def flush_policy(settings: Settings) -> FlushPolicy:
         max_events=settings.max_batch_size,
         max_age_ms=settings.batch_processing_interval_ms,
         hybrid_age_ms=settings.buffer_flush_interval_ms,
+        burst_delay_ms=settings.burst_delay_ms,
     )
 
 

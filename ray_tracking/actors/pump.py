@@ -24,6 +24,7 @@ from ray_tracking.pipeline.append import EntryId, Header
 from ray_tracking.pipeline.backlog import Backlog
 from ray_tracking.pipeline.batching import BatchSize
 from ray_tracking.pipeline.books import Books
+from ray_tracking.pipeline.burst import Burst
 from ray_tracking.pipeline.care import Standing
 from ray_tracking.pipeline.flush import Move, Where, traced
 from ray_tracking.pipeline.level import Level
@@ -93,8 +94,9 @@ class Pump:
         self._rows = RowWriter(config.database_url, config.database_schema, name, wheres)
         self._stored = PositionReader(config.database_url, config.database_schema, name)
         self._policy = config.flush
-        #: How long what was read waits for company at least.
-        self._asked_ms = 0
+        #: How long what was read waits for company at least, and how old it may become while
+        #: a burst comes in.
+        self._asked_ms = self._delay_ms = 0
         self._budget = budget
         self._clock = clock
         self._tell_stored = stored
@@ -117,6 +119,7 @@ class Pump:
         self.batches = 0
         #: How many events go into a flush.
         self.batch = BatchSize(config.flush.max_events)
+        self._burst = Burst()
         self.progress_ms = clock()
         self.set_pace(Mode.HYBRID, Level.NORMAL)
 
@@ -176,6 +179,7 @@ class Pump:
         # What has priority does not wait for company in any mode.
         high = self.lane is Lane.HIGH
         self._asked_ms = 0 if high else self._policy.linger_ms(mode, level)
+        self._delay_ms = 0 if high else self._policy.delay_ms(mode)
         self._changed.send()
 
     async def close(self) -> None:
@@ -231,21 +235,16 @@ class Pump:
 
     async def _flush_loop(self) -> None:
         while True:
-            oldest_ms = self._backlog.oldest_ms
-            if oldest_ms is not None and not self._draining:
-                age_ms = self._clock() - oldest_ms
-                waiting = self._backlog.events
-                if wait_ms := self._policy.wait_ms(
-                    waiting, age_ms, self.batch.events, self.linger_ms
-                ):
-                    await self._changed.wait(wait_ms)
-                    continue
+            if wait_ms := self._wait_ms(self._clock()):
+                await self._changed.wait(wait_ms)
+                continue
             if moves := self._take():
                 began_ms = self._clock()
                 await self.flusher.store(moves)
                 events, took_ms = sum(move.events for move in moves), self._clock() - began_ms
                 at_most = self.batch.events
                 self.batch.note(events, took_ms)
+                self._burst.stored(events, took_ms, at_most)
                 log.debug(
                     "stored", lane=self.lane, events=events, took_ms=took_ms, at_most=at_most,
                     next_at_most=self.batch.events, linger_ms=self.linger_ms,
@@ -260,6 +259,17 @@ class Pump:
             else:
                 self._rested_at = self._backlog.added
                 await self._changed.wait(_ASK_AGAIN_MS if self._backlog.events else None)
+
+    def _wait_ms(self, now_ms: int) -> float:
+        """How long to wait with the next flush, before looking again; 0 when it is due."""
+        oldest_ms = self._backlog.oldest_ms
+        if oldest_ms is None or self._draining:
+            return 0.0
+        self._burst.came(self._backlog.added_events, now_ms)
+        late_ms = self.oldest_ms(now_ms) if self._delay_ms else 0
+        return self._burst.wait_ms(late_ms, self._delay_ms) or self._policy.wait_ms(
+            self._backlog.events, now_ms - oldest_ms, self.batch.events, self.linger_ms
+        )
 
     def _record(self, moves: list[Move]) -> None:
         """Spans of the traced events among them, from their receipt until now."""

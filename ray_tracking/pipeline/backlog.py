@@ -45,8 +45,8 @@ class Backlog:
         self._max_bytes = max_bytes
         self._share_bytes = max_bytes // max(1, len(self._queues))
         self.events = 0
-        #: Entries that were ever added.
-        self.added = 0
+        #: Entries that were ever added, and their events.
+        self.added = self.added_events = 0
 
     @property
     def size_bytes(self) -> int:
@@ -82,6 +82,7 @@ class Backlog:
         self._bytes[where] += size_bytes(entry)
         self.events += entry.header.count
         self.added += 1
+        self.added_events += entry.header.count
 
     def take(
         self, max_events: int, may_go: Callable[[Where, Header], bool] | None = None

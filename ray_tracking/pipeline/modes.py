@@ -13,7 +13,6 @@ _REALTIME_BELOW_EVENTS = 100
 _REALTIME_SHARE = 0.5
 #: ``BATCH`` is left well below the throughput at which it is entered.
 _RELEASE = 0.8
-_THROUGHPUT_OVER_MS = 5000
 
 
 class Mode(StrEnum):
@@ -72,9 +71,16 @@ class ModeGauge:
 
 
 class Throughput:
-    """How fast a count grows: now, over the last five seconds, and at the most."""
+    """
+    How fast a count grows: now, and at the most.
 
-    def __init__(self) -> None:
+    Args:
+        over_ms: Now is the time since then.
+        least_ms: What came in less counts as if it had taken so long, and is no rate yet.
+    """
+
+    def __init__(self, over_ms: int = 5000, least_ms: int = 1000) -> None:
+        self._over_ms, self._least_ms = over_ms, least_ms
         self._counts: deque[tuple[int, int]] = deque()
         self.per_s = 0.0
         self.peak_per_s = 0.0
@@ -84,9 +90,8 @@ class Throughput:
         if self._counts and count < self._counts[-1][1]:
             self._counts.clear()
         self._counts.append((now_ms, count))
-        while now_ms - self._counts[0][0] > _THROUGHPUT_OVER_MS:
+        while now_ms - self._counts[0][0] > self._over_ms:
             self._counts.popleft()
         at_ms, before = self._counts[0]
-        # At first over a second: what came in a moment is no rate yet.
-        self.per_s = 1000 * (count - before) / max(1000, now_ms - at_ms)
+        self.per_s = 1000 * (count - before) / max(self._least_ms, now_ms - at_ms)
         self.peak_per_s = max(self.peak_per_s, self.per_s)

@@ -76,6 +76,9 @@ class FlushPolicy:
     max_age_ms: int = 100
     #: The same in ``HYBRID``.
     hybrid_age_ms: int = 50
+    #: How long after its receipt an event is written at the latest, while a burst comes in; 0 to
+    #: write as soon as at other times.
+    burst_delay_ms: int = 0
     max_queue_bytes: int = 32 * 1024 * 1024
 
     def linger_ms(self, mode: Mode, level: Level) -> int:
@@ -84,6 +87,10 @@ class FlushPolicy:
             return 0
         shorter = min(self.hybrid_age_ms, self.max_age_ms)
         return self.max_age_ms if mode is Mode.BATCH else shorter
+
+    def delay_ms(self, mode: Mode) -> int:
+        """How old an event may become while a burst comes in."""
+        return self.burst_delay_ms if mode is Mode.BATCH else 0
 
     @staticmethod
     def wait_ms(events: int, age_ms: float, enough: int, linger_ms: float) -> float:

@@ -21,6 +21,7 @@ CHANGEABLE = (
     "batch_processing_interval_ms",
     "realtime_threshold",
     "buffer_flush_interval_ms",
+    "burst_delay_ms",
     "deduplication_window_ms",
     "deduplication_cache_size",
     "idempotency_window_ms",

@@ -216,6 +216,8 @@ def _api_key(value: Any) -> Any:
 
 #: At most 31 days: dedup and limits keep their windows in memory.
 Milliseconds = Annotated[int, BeforeValidator(_not_a_bool), Field(ge=1, le=31 * 86_400_000)]
+#: Of rows; 0 for none. A writer that stores nothing for ten seconds is taken to be stuck.
+Delay = Annotated[int, BeforeValidator(_not_a_bool), Field(ge=0, le=5000)]
 Seconds = Annotated[
     float, BeforeValidator(_not_a_bool), Field(gt=0, le=86_400, allow_inf_nan=False)
 ]

@@ -31,7 +31,7 @@ from ray_tracking.errors import SettingsError
 from ray_tracking.settings import environment, kinds
 from ray_tracking.settings.data_dir import DEFAULT_DATA_DIR, resolve_data_dir
 from ray_tracking.settings.explain import SECRETS, explain
-from ray_tracking.settings.kinds import Bytes, Count, Lower, Milliseconds, Seconds
+from ray_tracking.settings.kinds import Bytes, Count, Delay, Lower, Milliseconds, Seconds
 from ray_tracking.settings.masking import masked
 from ray_tracking.settings.presets import PRESETS, PresetName
 from ray_tracking.settings.whole import contradictions
@@ -100,6 +100,8 @@ class Settings(BaseModel):
     #: Events in memory, in each process.
     max_buffer_size: Count = 10_000
     buffer_flush_interval_ms: Milliseconds = 50
+    #: While a burst comes in, rows wait so long at most, so that it is taken sooner.
+    burst_delay_ms: Delay = 0
     buffer_compression_enabled: bool = False
     deduplication_window_ms: Milliseconds = 60_000
     #: Ids, in each partition.

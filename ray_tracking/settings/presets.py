@@ -23,6 +23,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "batch_processing_interval_ms": 25,
             "max_buffer_size": 50_000,
             "buffer_flush_interval_ms": 10,
+            "burst_delay_ms": 5000,
             "deduplication_cache_size": 500_000,
             "max_events_per_window": 100_000,
             "burst_capacity": 2000,

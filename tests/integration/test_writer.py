@@ -609,3 +609,25 @@ async def test_each_mode_has_its_own_wait_for_company(stack: Stack) -> None:
 
 async def _queued(writer: Writer, number: int) -> bool:
     return bool((await writer.status())["queued_events"] == number)
+
+
+async def test_rows_wait_while_a_burst_comes_in_and_follow_when_it_is_over(stack: Stack) -> None:
+    owner = await stack.shard()
+    writer = (await stack.writer(max_events=50, burst_delay_ms=5000)).writer
+    await writer.set_pace(Mode.BATCH, Level.EMERGENCY)
+    sent = 0
+
+    async def send(events: int) -> None:
+        nonlocal sent
+        await owner.submit(*[stack.event(campaignId="c1") for _ in range(events)])
+        sent += events
+
+    await send(200)  # shows what full flushes take
+    await eventually(lambda: stack.has_rows(200))
+    async with asyncio.timeout(20):
+        rows = waiting = -1
+        while (status := await writer.status())["queued_events"] < waiting + 3000:
+            if status["rows"] > rows:  # nothing rests yet
+                rows, waiting = status["rows"], status["queued_events"]
+            await send(200)
+    await eventually(lambda: stack.has_rows(sent))

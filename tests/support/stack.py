@@ -212,6 +212,7 @@ class Stack:
         max_events: int = 1000,
         max_age_ms: int = 20,
         max_queue_bytes: int = 32 * 1024 * 1024,
+        burst_delay_ms: int = 0,
         rate: RatePolicy | None = None,
         otlp_endpoint: str | None = None,
     ) -> Scribe:
@@ -224,7 +225,9 @@ class Stack:
                 database_url=database_url or self.database_url,
                 database_schema=self.schema,
                 partitions=tuple(range(self.partitions) if partitions is None else partitions),
-                flush=FlushPolicy(max_events, max_age_ms, max_age_ms, max_queue_bytes),
+                flush=FlushPolicy(
+                    max_events, max_age_ms, max_age_ms, burst_delay_ms, max_queue_bytes
+                ),
                 rate=rate or RatePolicy(),
                 otlp_endpoint=otlp_endpoint,
             )

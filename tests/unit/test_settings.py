@@ -27,6 +27,7 @@ TABLE = [
     ("realtime_threshold", 100, 100, 100),
     ("max_buffer_size", 10_000, 50_000, 5000),
     ("buffer_flush_interval_ms", 50, 10, 50),
+    ("burst_delay_ms", 0, 5000, 0),
     ("buffer_compression_enabled", False, False, True),
     ("deduplication_window_ms", 60_000, 60_000, 10_000),
     ("deduplication_cache_size", 100_000, 500_000, 50_000),

@@ -66,6 +66,17 @@ def test_the_first_count_is_no_throughput() -> None:
     assert meter.per_s == 10
 
 
+def test_another_time_may_be_looked_at() -> None:
+    meter = Throughput(over_ms=300, least_ms=200)
+    meter.update(0, 0)
+    meter.update(10, 50)
+    assert meter.per_s == 50  # as if it had taken 200 ms
+    meter.update(60, 300)
+    assert meter.per_s == 200
+    meter.update(60, 320)
+    assert meter.per_s == pytest.approx(50 / 0.27)
+
+
 def test_a_count_that_starts_anew_is_not_negative() -> None:
     meter = Throughput()
     meter.update(1000, 0)

@@ -185,6 +185,12 @@ def test_the_mode_says_how_long_a_flush_waits_for_company(
     assert FlushPolicy(max_age_ms=100, hybrid_age_ms=50).linger_ms(mode, level) == linger_ms
 
 
+@pytest.mark.parametrize(("mode", "delay_ms"), [("REALTIME", 0), ("HYBRID", 0), ("BATCH", 5000)])
+def test_only_what_goes_in_batches_waits_for_the_end_of_a_burst(mode: str, delay_ms: int) -> None:
+    assert FlushPolicy(burst_delay_ms=5000).delay_ms(Mode(mode)) == delay_ms
+    assert FlushPolicy().delay_ms(Mode(mode)) == 0
+
+
 def test_hybrid_never_waits_longer_than_batch() -> None:
     policy = FlushPolicy(max_age_ms=25, hybrid_age_ms=50)
 
