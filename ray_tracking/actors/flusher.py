@@ -71,13 +71,18 @@ class Flusher:
         """Say in Postgres what is tried next."""
         await self._persist(lambda: self._rows.announce(where, index))
 
-    async def store(self, moves: list[Move], known: Mapping[Place, Refusal] | None = None) -> None:
+    async def store(
+        self, moves: list[Move], known: Mapping[Place, Refusal] | None = None
+    ) -> Mapping[Place, Refusal]:
         """
         Return when the moves are stored: as rows, and what cannot be one as a dead letter.
 
         Args:
             moves: One for a stream.
             known: Events that cannot be rows.
+
+        Returns:
+            Which became dead letters, and why.
         """
         letters = dict(known or {})
         attempt = 0
@@ -99,6 +104,7 @@ class Flusher:
         for place, why in islice(letters.items(), 1):
             at = f"{place.where[0]}:{LANES[place.where[1]]}:{place.entry}:{place.row}"
             log.error("dead letters", events=len(letters), first=at, reason=why.reason)
+        return letters
 
     async def probe(self, moves: list[Move], only: Sequence[Place]) -> None:
         """Try some rows of the moves, and take it back; whether they fail is not asked."""

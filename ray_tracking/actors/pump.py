@@ -26,7 +26,7 @@ from ray_tracking.pipeline.batching import BatchSize
 from ray_tracking.pipeline.books import Books
 from ray_tracking.pipeline.burst import Burst
 from ray_tracking.pipeline.care import Standing
-from ray_tracking.pipeline.flush import Move, Where, traced
+from ray_tracking.pipeline.flush import Move, Place, Refusal, Where, traced
 from ray_tracking.pipeline.level import Level
 from ray_tracking.pipeline.modes import Mode
 from ray_tracking.pipeline.parked import Budget
@@ -240,7 +240,7 @@ class Pump:
                 continue
             if moves := self._take():
                 began_ms = self._clock()
-                await self.flusher.store(moves)
+                letters = await self.flusher.store(moves)
                 events, took_ms = sum(move.events for move in moves), self._clock() - began_ms
                 at_most = self.batch.events
                 self.batch.note(events, took_ms)
@@ -250,7 +250,7 @@ class Pump:
                     next_at_most=self.batch.events, linger_ms=self.linger_ms,
                     draining=self._draining, waiting=self._backlog.events,
                 )  # fmt: skip
-                self._record(moves)
+                self._record(moves, letters)
                 self._positions |= {move.where: move.new for move in moves}
                 self.batches += 1
                 self.progress_ms = self._clock()
@@ -271,15 +271,18 @@ class Pump:
             self._backlog.events, now_ms - oldest_ms, self.batch.events, self.linger_ms
         )
 
-    def _record(self, moves: list[Move]) -> None:
+    def _record(self, moves: list[Move], letters: Mapping[Place, Refusal]) -> None:
         """Spans of the traced events among them, from their receipt until now."""
         if self._spans is None:
             return
         for event in traced(moves):
+            attributes = {"tracking.lane": self.lane, "tracking.event_type": event.event_type}
+            if refusal := letters.get(event.place):
+                attributes["error.type"] = refusal.sqlstate or "dead_letter"
             self._spans.record(
                 f"store {event.event_type}", event.traceparent, event.received_ms * _NS_PER_MS,
-                self._clock() * _NS_PER_MS, kind="consumer",
-                attributes={"tracking.lane": self.lane, "tracking.event_type": event.event_type},
+                self._clock() * _NS_PER_MS, kind="consumer", attributes=attributes,
+                failed=refusal is not None,
             )  # fmt: skip
 
     def _take(self) -> list[Move]:

@@ -72,6 +72,7 @@ def places(moves: Iterable[Move]) -> list[Place]:
 class Traced(NamedTuple):
     """An event whose request's trace is recorded."""
 
+    place: Place
     traceparent: str
     event_type: str
     received_ms: int
@@ -84,10 +85,12 @@ def traced(moves: Iterable[Move]) -> list[Traced]:
         for entry in move.entries:
             at = [i for i, flags in enumerate(array("H", entry.header.flags)) if flags & TRACED]
             rows = entry.rows if at else []
-            for row in (decode_row(rows[index]) for index in at):
-                details = json.loads(row["details"])
-                id_ = row["event_id"].bytes
-                found.append(Traced(details[TRACEPARENT], row["event_type"], received_ms(id_)))
+            for index in at:
+                row = decode_row(rows[index])
+                parent = json.loads(row["details"])[TRACEPARENT]
+                place = Place(move.where, entry.id, index)
+                at_ms = received_ms(row["event_id"].bytes)
+                found.append(Traced(place, parent, row["event_type"], at_ms))
     return found
 
 

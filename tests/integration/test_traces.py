@@ -68,6 +68,31 @@ async def test_each_event_of_a_traced_batch_has_a_span(stack: Stack, collector: 
     ]
 
 
+_REFUSE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'not this one' USING ERRCODE = '22023'; END $$
+"""
+_REFUSE_A_LEAD = """
+CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.lead_id = 'refused')
+EXECUTE FUNCTION refuse()
+"""
+
+
+async def test_the_span_of_a_dead_letter_says_so(stack: Stack, collector: Collector) -> None:
+    service = await traced(stack, collector)
+    for statement in (_REFUSE, _REFUSE_A_LEAD):
+        await stack.sql(statement)
+    caller = Caller()
+    items = [item(leadId=lead) for lead in ("taken", "refused", "taken as well")]
+    answer = await service.post("/events/batch", items, headers=caller.headers)
+    assert answer.status == 200
+
+    await eventually(lambda: len(collector.spans) == 4)
+    stored = [span for span in collector.spans if span.name == "store EMAIL_OPEN"]
+    errors = [(span.failed, span.attributes.get("error.type")) for span in stored]
+    assert sorted(errors, key=str) == [(False, None), (False, None), (True, "22023")]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "name", "status"),
     [
