@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -38,27 +37,13 @@ from ray_tracking.http.live.events import ServerSent
 from ray_tracking.http.live.websocket import WebSocketLive
 from ray_tracking.http.metrics import Metrics
 from ray_tracking.http.openapi import document
+from ray_tracking.http.paths import divided, shown
 from ray_tracking.http.ports import Ports
 from ray_tracking.http.query import Query
 from ray_tracking.http.replays import Replays
 from ray_tracking.http.stats import Stats
 from ray_tracking.http.traces import Traces
 from ray_tracking.http.tracking import Tracking
-
-
-class _AnyId(Convertor[str]):
-    """An identifier in a path: any text at all."""
-
-    regex = "(?s:.*)"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("id", _AnyId())
 
 _SOCKET_IO = "/socket.io/"
 _POST = frozenset({"POST"})
@@ -134,7 +119,7 @@ class App:
                     route = candidate
                     break
             else:
-                await self._rest(scope, receive, closed(send))
+                await self._rest(divided(scope), receive, closed(send))
                 return
         send = plain(send)
         handler, methods = route
@@ -170,7 +155,6 @@ def _starlette(ports: Ports) -> Starlette:
 
     return Starlette(
         routes=[
-            # An id may hold a slash, or a line's end, which arrive here without their escapes.
             Route("/campaigns", figures.campaigns),
             Route("/campaigns/{campaign_id:id}/stats", figures.stats),
             Route("/campaigns/{campaign_id:id}/timeline", figures.timeline),
@@ -210,7 +194,9 @@ def _starlette(ports: Ports) -> Starlette:
 
 
 def _http_error(request: Request, error: Any) -> Response:
-    text = f"there is no {request.url.path}" if error.status_code == 404 else error.detail
+    text = (
+        f"there is no {shown(request.scope['path'])}" if error.status_code == 404 else error.detail
+    )
     body = {"success": False, "error": text}
     return JSONResponse(body, error.status_code, error.headers)
 

@@ -86,6 +86,33 @@ class _Corked:
         return getattr(self._transport, name)
 
 
+class _Rest:
+    """Hears of a message whose head its protocol has had, and of all others behind it."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete
+        self._protocol = protocol
+        self._is_head = True
+
+    def on_message_begin(self) -> None:
+        if not self._is_head:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_head:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_head:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self._is_head:
+            self._protocol.on_headers_complete()
+        self._is_head = False
+
+
 class _Nobody:
     """Waits for no part of a message."""
 
@@ -218,10 +245,12 @@ class Protocol(HttpToolsProtocol):
         self._read_bytes += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
-                return
+            else:
+                self._go_on(data[upgrade.args[0] :])
+            return
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _TooLong):
                 self._refuse(431, str(error.__context__))
@@ -232,6 +261,22 @@ class Protocol(HttpToolsProtocol):
             self._began_bytes = before
         if self._read_bytes - self._began_bytes > MAX_HEAD_BYTES:
             self._check_length()
+
+    def _should_upgrade(self) -> bool:
+        return self.scope["method"] == "GET" and super()._should_upgrade()
+
+    def _go_on(self, data: bytes) -> None:
+        """
+        Read on behind the head of a request whose upgrade is not made: its body follows, and other
+        requests (RFC 9110, 7.8). The parser takes a head with an upgrade for the end.
+        """
+        self.parser = httptools.HttpRequestParser(_Rest(self))
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        framing = [
+            (n, v) for n, v in self.headers if n in (b"content-length", b"transfer-encoding")
+        ]
+        head = b"".join([b"%b: %b\r\n" % pair for pair in framing])
+        self.data_received(b"POST / HTTP/1.1\r\n" + head + b"\r\n" + data)
 
     def handle_websocket_upgrade(self) -> None:
         """Have the rest done by the protocol of sockets, which counts as the same connection."""
@@ -254,6 +299,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Begin to work, where that did not begin with the head."""
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # the body follows
         super().on_message_complete()
         cycle: Any = self.cycle
         if type(cycle) is HotCycle and not cycle.response_complete:

@@ -157,6 +157,42 @@ async def test_a_client_may_ask_whether_to_go_on(raw: Raw) -> None:
     assert (await raw.answer()).status == 202
 
 
+_H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAB")
+
+
+@pytest.mark.parametrize(
+    "offer", [_H2C, ("Connection: Upgrade", "Upgrade: TLS/1.0"), ("Connection: Upgrade",)]
+)
+async def test_an_upgrade_that_is_not_made_changes_nothing(
+    raw: Raw, offer: tuple[str, ...]
+) -> None:
+    """Java's client offers HTTP/2 with its first request, which has a body."""
+    whole = post(body_of("offered"), *offer)
+    head, body = whole.split(b"\r\n\r\n", 1)
+    for pieces in ((whole,), (head + b"\r\n\r\n", body), [bytes([byte]) for byte in whole]):
+        await raw.send(*pieces)
+        assert (await raw.answer()).status in (202, 200)
+    chunked = body_of("in-chunks")
+    pieces = [b"%x\r\n%b\r\n" % (len(part), part) for part in (chunked[:9], chunked[9:])]
+    lines = ("POST /events HTTP/1.1", "Host: test", "Content-Type: application/json", *offer)
+    framing = "\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode()
+    await raw.send(framing, *pieces, b"0\r\n\r\n")
+    assert (await raw.answer()).status == 202
+    await raw.send(get("/livez").replace(b"\r\n\r\n", f"\r\n{offer[0]}\r\n\r\n".encode()))
+    assert (await raw.answer()).status == 200
+
+
+async def test_requests_behind_an_upgrade_that_is_not_made_are_answered(raw: Raw) -> None:
+    offered = post(body_of("first"), *_H2C)
+    await raw.send(offered + post(body_of("second")) + offered + get("/livez"))
+    assert [(await raw.answer()).status for _ in range(4)] == [202, 202, 200, 200]
+
+
+async def test_a_websocket_begins_with_a_get(raw: Raw) -> None:
+    await raw.send(post(body_of("no-socket"), "Connection: Upgrade", "Upgrade: websocket"))
+    assert (await raw.answer()).status == 202
+
+
 async def test_an_event_whose_sender_has_gone_is_one_row(
     stack: Stack, service: Service, raw: Raw
 ) -> None:

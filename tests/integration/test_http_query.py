@@ -87,6 +87,33 @@ async def all_pages(service: Service, campaign: str, limit: int, query: str = ""
 # -- stats ---------------------------------------------------------------------------
 
 
+async def test_a_slash_of_an_id_is_none_of_the_path(service: Service) -> None:
+    for campaign, lead in (("a", "y/stats"), ("a", "y/events"), ("a/leads/y", "w"), ("b/", "/")):
+        assert (await service.post("/events", item(campaignId=campaign, leadId=lead))).status == 202
+        path = f"/campaigns/{quote(campaign, safe='')}/leads/{quote(lead, safe='')}"
+        answer = await service.get(path)
+        assert (answer.json["campaignId"], answer.json["leadId"]) == (campaign, lead)
+    stats = await service.get("/campaigns/a%2fleads%2Fy/stats")
+    assert stats.json["campaignId"] == "a/leads/y"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/campaigns//stats", 404),
+        ("GET", "/campaigns/a/leads/", 404),
+        ("GET", "/campaigns/a%2F/nothing%2f", 404),
+        ("DELETE", "/leads/", 404),
+        ("DELETE", "/leads/gone/export", 405),
+    ],
+)
+async def test_nothing_is_done_for_an_id_that_is_none(
+    service: Service, method: str, path: str, status: int
+) -> None:
+    answer = await service.call(method, path)
+    assert (answer.status, answer.json["success"]) == (status, False)
+
+
 async def test_a_campaign_never_seen_has_zeros_and_no_times(service: Service) -> None:
     answer = await service.get("/campaigns/never%20seen%2Fanywhere%20%F0%9F%9A%80/stats")
 
