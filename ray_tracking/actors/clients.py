@@ -12,7 +12,7 @@ import contextlib
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RaySystemError
+from ray.exceptions import RayError
 
 from ray_tracking.actors.calls import CallClient, Endpoint
 from ray_tracking.errors import Unavailable
@@ -103,7 +103,7 @@ class _Clients:
                 handle = self._find(index)
                 self._handles[index] = handle
             return await getattr(handle, method).remote(*args)
-        except (RayActorError, RaySystemError, ValueError) as error:
+        except (RayError, ValueError) as error:
             # ValueError: no actor of that name now. It may come back under a new handle.
             self._handles.pop(index, None)
             raise Unavailable(f"{self._names[index]} cannot be reached") from error

@@ -33,7 +33,7 @@ from ray_tracking.pipeline.gather import (
     unpack_outcomes,
 )
 from ray_tracking.pipeline.level import DrainRate
-from ray_tracking.pipeline.places import AWAY, UNAVAILABLE
+from ray_tracking.pipeline.places import AWAY, UNAVAILABLE, unclear
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Submission
 
@@ -162,14 +162,9 @@ class Gatherer:
         When they do not fit into the buffer any more they are all ``FULL``. Those of a
         shard that cannot be reached do not hold up the others.
         """
-        size = len(submissions), sum(submission.size_bytes for submission in submissions)
-        if not self.room.take(*size):
+        if not self.room.take(*_size(submissions)):
             return [self._full()] * len(submissions)
-        try:
-            return await self._submit_parts(submissions)
-        finally:
-            self.room.leave(*size)
-            self._drained.note(len(submissions), _now_ms())
+        return await self._submit_parts(submissions)
 
     def _full(self) -> Outcome:
         return Outcome(Verdict.FULL, retry_after_s=self.room_in_s())
@@ -210,13 +205,26 @@ class Gatherer:
             for start in range(0, len(indices), size):
                 part = indices[start : start + size]
                 told: asyncio.Future[list[Outcome]] = loop.create_future()
-                self._enqueue([submissions[i] for i in part], partial(_tell, told))
+                events = [submissions[i] for i in part]
+                self._enqueue(events, partial(self._tell, told, _size(events)))
                 parts.append((part, told))
         outcomes: list[Outcome] = [UNAVAILABLE] * len(submissions)
         for part, told in parts:
             for place, outcome in zip(part, await told, strict=True):
                 outcomes[place] = outcome
         return outcomes
+
+    def _tell(
+        self,
+        waiting: asyncio.Future[list[Outcome]],
+        size: tuple[int, int],
+        outcomes: list[Outcome],
+    ) -> None:
+        # Only now: what nobody waits for any more is in the queue all the same.
+        self.room.leave(*size)
+        self._drained.note(size[0], _now_ms())
+        if not waiting.done():  # the client may have gone away
+            waiting.set_result(outcomes)
 
     def _enqueue(
         self, submissions: Sequence[Submission], tell: Callable[[list[Outcome]], object]
@@ -261,26 +269,33 @@ class Gatherer:
                 await self._call(shard, _NOTHING)
             return True
         except (Unavailable, TimeoutError):
-            await asyncio.sleep(_REPEAT_AFTER_S)
-            return False
+            pass
+        except Exception:
+            # Whatever it was, those who wait are told when their time is over.
+            log.exception("a shard fails", shard=shard)
+        await asyncio.sleep(_REPEAT_AFTER_S)
+        return False
 
     async def _ask(self, shard: int, tickets: list[_Ticket]) -> list[Outcome] | None:
         """The outcomes of one call, or None when the shard stayed out of reach."""
         blob = pack([s for ticket in tickets for s in ticket.submissions])
         deadline_s = tickets[0].deadline_s
+        is_repeat = False
         while True:
             try:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + self._patience_s):
-                    return unpack_outcomes(await self._call(shard, blob))
+                    outcomes = unpack_outcomes(await self._call(shard, blob))
+                return [unclear(outcome) for outcome in outcomes] if is_repeat else outcomes
             except (Unavailable, TimeoutError):
+                is_repeat = True
                 if time.monotonic() + _REPEAT_AFTER_S > deadline_s:
                     return None
                 await asyncio.sleep(_REPEAT_AFTER_S)
 
 
-def _tell(waiting: asyncio.Future[list[Outcome]], outcomes: list[Outcome]) -> None:
-    if not waiting.done():  # the client may have gone away
-        waiting.set_result(outcomes)
+def _size(submissions: Sequence[Submission]) -> tuple[int, int]:
+    """How many, and their bytes."""
+    return len(submissions), sum([submission.size_bytes for submission in submissions])
 
 
 def _answer(tickets: list[_Ticket], outcomes: list[Outcome] | None) -> None:

@@ -32,13 +32,12 @@ from ray_tracking.pipeline.gather import (
 )
 from ray_tracking.pipeline.room import Room
 from ray_tracking.pipeline.route import Submission, received_ms
-from ray_tracking.pipeline.spooling import MARGIN_MS, SpoolReport
+from ray_tracking.pipeline.spooling import MARGIN_MS, SpoolReport, records
 from ray_tracking.stores.log import EventLog
 from ray_tracking.stores.spool import Record, Spool, SpoolFull, orphans
 from ray_tracking.tasks import wanted
 
 _REPORT_EVERY_S = 1.0
-_RECORD_EVENTS = 1000
 _CHUNK_EVENTS = 1000
 _CHUNK_BYTES = 1024 * 1024
 _CALL_WITHIN_S = 10.0
@@ -105,8 +104,7 @@ class Spooler:
         if not self.room.take(*size):
             raise SpoolFull("the disk does not keep up")
         try:
-            for start in range(0, len(submissions), _RECORD_EVENTS):
-                part = submissions[start : start + _RECORD_EVENTS]
+            for part in records(submissions):
                 await self._own.append(pack(part), len(part))
             self.trouble = None
         except SpoolFull as error:

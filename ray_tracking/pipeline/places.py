@@ -24,6 +24,15 @@ UNAVAILABLE = Outcome(Verdict.UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
 AWAY = Outcome(Verdict.AWAY, retry_after_s=RETRY_AFTER_S)
 ACCEPTED = Outcome(Verdict.ACCEPTED)
 
+
+def unclear(outcome: Outcome) -> Outcome:
+    """
+    What an answer means for an event that may have arrived before: who says that it is not in
+    the log did not look for it there.
+    """
+    return UNAVAILABLE if outcome.verdict in (Verdict.AWAY, Verdict.FULL) else outcome
+
+
 #: What was charged, and when.
 Charge = tuple[RateLimits, int]
 

@@ -10,9 +10,11 @@ reach, when events begin to be spooled, it is too late to say so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
+
+from ray_tracking.pipeline.route import Submission
 
 #: An event may be spooled so long after it came in: it has waited for its shard.
 MARGIN_MS = 15_000
@@ -21,6 +23,24 @@ SETTLE_MS = 10_000
 #: A spool that nobody has reported for so long is given up: its node is gone, and with it
 #: the events that were on its disk.
 ABANDONED_MS = 600_000
+
+
+#: Of one record, about.
+_RECORD_EVENTS = 1000
+_RECORD_BYTES = 4 * 1024 * 1024
+
+
+def records(submissions: Sequence[Submission]) -> Iterator[Sequence[Submission]]:
+    """The same events, in parts of which each is a record of a spool."""
+    start = size_bytes = 0
+    for place, submission in enumerate(submissions):
+        full = place - start == _RECORD_EVENTS or size_bytes + submission.size_bytes > _RECORD_BYTES
+        if full and place > start:
+            yield submissions[start:place]
+            start, size_bytes = place, 0
+        size_bytes += submission.size_bytes
+    if start < len(submissions):
+        yield submissions[start:]
 
 
 class SpoolReport(msgspec.Struct, frozen=True):

@@ -6,10 +6,11 @@ with, and a node that is gone does not hold everything up for ever.
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from ray_tracking.pipeline.gather import pack
 from ray_tracking.pipeline.spooling import (
     ABANDONED_MS,
     MARGIN_MS,
@@ -18,8 +19,10 @@ from ray_tracking.pipeline.spooling import (
     SpoolWatch,
     decode_reports,
     encode_report,
+    records,
 )
-from tests.unit.pipeline.samples import NOW_MS
+from ray_tracking.stores.spool import MAX_PAYLOAD_BYTES
+from tests.unit.pipeline.samples import NOW_MS, submission
 
 HOUR_MS = 3_600_000
 
@@ -311,3 +314,14 @@ class WatchMachine(RuleBasedStateMachine):
 
 WatchMachine.TestCase.settings = settings(stateful_step_count=40)
 test_nothing_that_waits_in_a_spool_came_in_before_the_floor = WatchMachine.TestCase
+
+
+@given(st.lists(st.integers(1, 1_100_000), max_size=40), st.integers(0, 2500))
+def test_what_is_spooled_at_once_fits_into_records(sizes: list[int], more: int) -> None:
+    """Also events as large as can be, of which a batch may have thousands."""
+    submissions = [submission(n, row=b"x" * size) for n, size in enumerate(sizes + [1] * more)]
+    parts = list(records(submissions))
+    assert [one for part in parts for one in part] == submissions
+    for part in parts:
+        assert 1 <= len(part) <= 1000
+        assert len(pack(part)) < MAX_PAYLOAD_BYTES
