@@ -338,6 +338,8 @@ class Broadcaster:
         if found:
             self._follow(found)
             self._read.send()
+        for text in self._reader.unreadable.values():
+            raise BadEntry(text)  # the others have been read, and will be again
         if not self._ahead.behind and reading.wait:
             # A read costs the same for one entry as for hundreds.
             tick_ms = _TICK_MS if self._interest.campaigns else _UNWATCHED_TICK_MS

@@ -149,6 +149,8 @@ class Reader:
                 await asyncio.sleep(0)
         if found:
             self._changed.send()
+        for text in self._reader.unreadable.values():
+            raise BadEntry(text)  # the others have been read, and will be again
         if self._budget is not None:
             for where in reading.wheres:
                 if where in self._followers and where not in self._ahead.behind:

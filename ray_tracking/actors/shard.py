@@ -189,9 +189,11 @@ class Shard:
             ],
             return_exceptions=True,
         )
+        failed = [error for error in taken if isinstance(error, BaseException)]
+        if failed:
+            raise gravest(failed)
         for number, takeover in zip(owned, taken, strict=True):
-            if isinstance(takeover, BaseException):
-                raise takeover
+            assert not isinstance(takeover, BaseException)
             partition = Partition(number, policy, epoch=takeover.epoch, totals=takeover.totals)
             for lane, entries in enumerate(takeover.tail):
                 for entry in entries:
@@ -471,3 +473,8 @@ class Shard:
         self._waiting.clear()
         self._idle.set()
         self._die(reason)
+
+
+def gravest(errors: Sequence[BaseException]) -> BaseException:
+    """Of what went wrong at once: whoever has lost one partition takes over no other again."""
+    return next((error for error in errors if isinstance(error, Fenced)), errors[0])

@@ -14,9 +14,11 @@ of theirs says from where in the spool its chunk goes, and that everything befor
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from ray_tracking.events import LANES, Lane
 from ray_tracking.pipeline.append import Entry, EntryId, SpoolChunk, encode_batch, remembered
@@ -100,8 +102,9 @@ class Partition:
         self._in_flight: list[Append] = []
         #: How many of those in flight are unclear.
         self._unclear = 0
-        #: Of events that waited in a spool for longer than the window.
-        self._late_rates = RateLimits(policy.rate)
+        #: Of events that waited in a spool for longer than the window; each spool has come to
+        #: another time.
+        self._late_rates: dict[str, RateLimits] = {}
         self._drained: dict[str, Drained] = {}
         #: The entries that the windows may still need, ``(id, appended_ms)``, for each lane.
         self._recent: list[deque[tuple[EntryId, int]]] = [deque() for _ in LANES]
@@ -111,7 +114,8 @@ class Partition:
         self.policy = policy
         self.window.change(policy.window)
         self.rates.change(policy.rate)
-        self._late_rates.change(policy.rate)
+        for rates in self._late_rates.values():
+            rates.change(policy.rate)
 
     @property
     def unclear(self) -> bool:
@@ -239,8 +243,9 @@ class Partition:
         if shut:
             return shut
         at_ms = min(received_ms(submission.event_id), now_ms)
-        late = at_ms < now_ms - self.policy.rate.window_ms
-        rates = self._late_rates if late else self.rates
+        rates = self.rates
+        if at_ms < now_ms - self.policy.rate.window_ms:
+            rates = self._late_rates.setdefault(spool_id, RateLimits(self.policy.rate))
         single = bool(submission.flags & SINGLE)
         stretch = (spool_id, start, end)
         if rates.charge(submission.key, single=single, now_ms=at_ms):
@@ -251,8 +256,7 @@ class Partition:
         """Spools that are no more will not be drained again."""
         for spool_id in [spool_id for spool_id in self._drained if spool_id not in present]:
             del self._drained[spool_id]
-        if not self._drained and len(self._late_rates):
-            self._late_rates = RateLimits(self.policy.rate)
+            self._late_rates.pop(spool_id, None)
 
     def take(self, *, now_ms: int) -> list[Append]:
         """
@@ -388,9 +392,10 @@ class Partition:
             append = self._append_for(lane, None, submissions[0].size_bytes)
             start = len(append.submissions)
             part = submissions[: self.policy.max_entry_events - start]
-            size_bytes = append.size_bytes + sum([s.size_bytes for s in part])
-            if size_bytes > self.policy.max_entry_bytes:
-                part = part[:1]
+            room_bytes = self.policy.max_entry_bytes - append.size_bytes
+            sizes = list(accumulate([s.size_bytes for s in part]))
+            if sizes[-1] > room_bytes:
+                part = part[: max(1, bisect_right(sizes, room_bytes))]
             append.add_all(part, charge)
             runs.append(Run(append, start, start + len(part)))
             submissions = submissions[len(part) :]

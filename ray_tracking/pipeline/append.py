@@ -131,7 +131,9 @@ def decode_entry(raw_id: bytes, fields: dict[bytes, bytes]) -> Entry:
         header = _decode(fields[b"h"])
         body = fields[b"b"]
     except (KeyError, msgspec.DecodeError) as error:
-        raise BadEntry(f"log entry {raw_id!r} is not one of ours: {error}") from None
+        raise BadEntry(
+            f"log entry {raw_id!r} is not one of ours ({error}); delete it (XDEL)"
+        ) from None
     if header.version != VERSION:
         raise BadEntry(f"log entry {raw_id!r} has version {header.version}; this reads {VERSION}")
     return Entry(EntryId.parse(raw_id), header, body)

@@ -13,6 +13,8 @@ from ray_tracking.pipeline.modes import Throughput
 _BUSY = 1 / 3
 #: How fast events come in is looked at over so long.
 _OVER_MS = 300
+#: A flush that took longer was held up by something else.
+_LONGEST_MS = 1000
 #: How soon somebody looks again.
 _LOOK_MS = 50.0
 
@@ -29,8 +31,8 @@ class Burst:
         self._coming.update(events, now_ms)
 
     def stored(self, events: int, took_ms: float, full_events: int) -> None:
-        """A flush is done. One that was not full says nothing of what full ones would take."""
-        if events >= full_events:
+        """A flush is done. Only a full one that went well says what full ones would take."""
+        if events >= full_events and took_ms <= _LONGEST_MS:
             self._storing_per_s = 1000 * events / max(1.0, took_ms)
 
     def wait_ms(self, age_ms: float, delay_ms: float) -> float:

@@ -54,6 +54,8 @@ class Sliding:
     window_ms: int
     total: int = 0
     slots: deque[list[int]] = field(default_factory=deque)
+    #: By so much later than they were, at most, some stand that were charged to another window.
+    late_ms: int = 0
     slot_ms: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,17 +83,17 @@ class Sliding:
 
     def refund(self, at_ms: int) -> None:
         start = at_ms - at_ms % self.slot_ms
-        for slot in reversed(self.slots):
-            if slot[0] == start and slot[1]:
+        for slot in self.slots:
+            if start <= slot[0] <= start + self.late_ms and slot[1]:
                 slot[1] -= 1
                 self.total -= 1
                 return
 
     def over(self, window_ms: int) -> Sliding:
-        """The same events in a window of another length."""
-        other = Sliding(window_ms)
+        """The same events in a window of another length, as late as they may have been."""
+        other = Sliding(window_ms, late_ms=self.late_ms + self.slot_ms)
         for start, count in self.slots:
-            other.add(start, count)
+            other.add(start + self.slot_ms - 1, count)
         return other
 
     def wait_ms(self, limit: int, now_ms: int) -> int:

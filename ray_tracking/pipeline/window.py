@@ -17,6 +17,8 @@ from ray_tracking.pipeline.route import IDENTITY_SHIFT, Identity, Submission, re
 
 #: A finer grain forgets more smoothly and costs more look-ups for each event.
 BUCKETS_PER_WINDOW = 8
+#: A bucket that has its share of all that may be held is full, and another begins. The least share:
+_LEAST_SHARE = 1000
 
 #: Of an entry: partition, lane, epoch, seq.
 Place = tuple[int, int, int, int]
@@ -102,9 +104,9 @@ class _Bucket:
 
     __slots__ = ("end_ms", "entries", "entry", "event_ids", "index", "occurred_us", "slots")
 
-    def __init__(self, end_ms: int) -> None:
+    def __init__(self) -> None:
         #: Everything in it was received before.
-        self.end_ms = end_ms
+        self.end_ms = 0
         self.slots = Slots()
         self.event_ids = bytearray()
         self.occurred_us = array("q")
@@ -140,13 +142,14 @@ class Window:
     def __init__(self, policy: WindowPolicy) -> None:
         self._policy = policy
         self._bucket_ms = max(1, policy.longest_ms // BUCKETS_PER_WINDOW)
-        #: By the Unix time in milliseconds at which each begins.
-        self._buckets: dict[int, _Bucket] = {}
+        self._buckets: list[_Bucket] = []
+        #: Those that are not full, by the Unix time in milliseconds at which each begins.
+        self._open: dict[int, _Bucket] = {}
         self._size = 0
         #: Identities forgotten before their time because there were too many.
         self.evicted_early = 0
-        #: What was received before this Unix time may have been among them.
-        self._evicted_before_ms = 0
+        #: What was received before this Unix time may be forgotten.
+        self._known_since_ms = 0
 
     def __len__(self) -> int:
         return self._size
@@ -162,7 +165,7 @@ class Window:
 
     def find(self, submission: Submission) -> Seen | None:
         """The event that this one repeats, if there is one in the window."""
-        for bucket in self._buckets.values():
+        for bucket in self._buckets:
             if submission.digest in bucket.slots.first and (
                 seen := bucket.find(self._policy, submission)
             ):
@@ -171,7 +174,7 @@ class Window:
 
     def has_none_of(self, digests: Collection[bytes]) -> bool:
         """Whether nothing that is held has any of these hashes."""
-        return all(bucket.slots.has_none_of(digests) for bucket in self._buckets.values())
+        return all(bucket.slots.has_none_of(digests) for bucket in self._buckets)
 
     def remember(self, submissions: Sequence[Submission], entry: Place) -> None:
         """Hold the events of an entry that is in the log."""
@@ -180,42 +183,51 @@ class Window:
         ids = [s.event_id for s in submissions]
         first, last = self._start_ms(min(ids)), self._start_ms(max(ids))
         if first == last:
-            self._bucket(first).add(submissions, entry, range(len(submissions)))
+            self._add(first, submissions, entry, range(len(submissions)))
         else:
             for index, submission in enumerate(submissions):
-                self._bucket(self._start_ms(ids[index])).add([submission], entry, [index])
+                self._add(self._start_ms(ids[index]), [submission], entry, [index])
         self._size += len(submissions)
         while self._size > self._policy.max_ids and len(self._buckets) > 1:
-            oldest = min(self._buckets)
-            end_ms = self._buckets[oldest].end_ms
-            self.evicted_early += self._drop(oldest)
-            self._evicted_before_ms = max(self._evicted_before_ms, end_ms)
+            oldest = min(self._buckets, key=lambda bucket: bucket.end_ms)
+            self.evicted_early += len(oldest.occurred_us)
+            self._known_since_ms = max(self._known_since_ms, oldest.end_ms)
+            self._drop([oldest])
 
     def expire(self, now_ms: int) -> None:
         """Forget the buckets that lie wholly before the window."""
         # One bucket more than the window: an event may have been on its way for a while.
         horizon_ms = now_ms - self._policy.longest_ms - self._bucket_ms
-        for start_ms in [at for at, bucket in self._buckets.items() if bucket.end_ms <= horizon_ms]:
-            self._drop(start_ms)
+        self._known_since_ms = max(self._known_since_ms, horizon_ms)
+        self._drop([bucket for bucket in self._buckets if bucket.end_ms <= horizon_ms])
 
     def effective_ms(self, now_ms: int) -> int:
-        """How far back the window really reaches: less than asked for after an eviction."""
-        return max(0, min(self._policy.longest_ms, now_ms - self._evicted_before_ms))
+        """
+        How far back the window really reaches: less than asked for after an eviction, and for a
+        while when it was shorter before.
+        """
+        return max(0, min(self._policy.longest_ms, now_ms - self._known_since_ms))
 
     def _start_ms(self, event_id: bytes) -> int:
         at_ms = received_ms(event_id)
         return at_ms - at_ms % self._bucket_ms
 
-    def _bucket(self, start_ms: int) -> _Bucket:
-        end_ms = start_ms + self._bucket_ms
-        bucket = self._buckets.get(start_ms)
+    def _add(
+        self, start_ms: int, submissions: Sequence[Submission], entry: Place, indices: Sequence[int]
+    ) -> None:
+        bucket = self._open.get(start_ms)
         if bucket is None:
-            bucket = self._buckets[start_ms] = _Bucket(end_ms)
-        # One of a shorter window may begin where one of ours does.
-        bucket.end_ms = max(bucket.end_ms, end_ms)
-        return bucket
+            bucket = self._open[start_ms] = _Bucket()
+            self._buckets.append(bucket)
+        bucket.add(submissions, entry, indices)
+        last_ms = received_ms(max(submission.event_id for submission in submissions))
+        bucket.end_ms = max(bucket.end_ms, last_ms + 1)
+        if len(bucket.occurred_us) >= max(_LEAST_SHARE, self._policy.max_ids // BUCKETS_PER_WINDOW):
+            del self._open[start_ms]
 
-    def _drop(self, start_ms: int) -> int:
-        dropped = len(self._buckets.pop(start_ms).occurred_us)
-        self._size -= dropped
-        return dropped
+    def _drop(self, buckets: Collection[_Bucket]) -> None:
+        if not buckets:
+            return
+        self._buckets = [bucket for bucket in self._buckets if bucket not in buckets]
+        self._open = {at: bucket for at, bucket in self._open.items() if bucket not in buckets}
+        self._size -= sum(len(bucket.occurred_us) for bucket in buckets)

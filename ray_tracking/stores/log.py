@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import hiredis
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError, ResponseError
 
 from ray_tracking import failpoints
@@ -105,13 +105,15 @@ class EventLog:
         self.prefix = prefix
         self._url = url
         self._timeout_s = timeout_s
-        self._pool = ConnectionPool.from_url(
+        #: A shard takes over hundreds of partitions at once; they wait for each other here.
+        self._pool = BlockingConnectionPool.from_url(
             url,
             protocol=2,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=None,
             max_connections=64,
+            timeout=None,
         )
         self.redis: Redis = Redis(connection_pool=self._pool)
         self._appender: Wire | None = None

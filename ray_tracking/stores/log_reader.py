@@ -7,13 +7,13 @@ that asks a hundred times a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hiredis
 
 from ray_tracking.errors import LogUnavailable
-from ray_tracking.pipeline.append import Entry, EntryId, decode_entry
+from ray_tracking.pipeline.append import BadEntry, Entry, EntryId, decode_entry
 from ray_tracking.pipeline.flush import Where
 from ray_tracking.stores.log import stream_key
 from ray_tracking.stores.wire import Wire
@@ -36,6 +36,9 @@ class LogReader:
         self._wire: Wire | None = None
         self._keys: dict[Where, bytes] = {}
         self._wheres: dict[bytes, Where] = {}
+        #: Streams in which the last read met an entry that cannot be read, and why; of them it
+        #: gave what stands before.
+        self.unreadable: dict[Where, str] = {}
 
     async def read(
         self, positions: Mapping[Where, EntryId], *, max_entries: int, block_ms: int | None
@@ -50,7 +53,6 @@ class LogReader:
 
         Raises:
             LogUnavailable: If the server does not answer.
-            BadEntry: If one is not of ours.
         """
         command: list[Any] = ["XREAD", "COUNT", max_entries]
         if block_ms is not None:
@@ -59,13 +61,19 @@ class LogReader:
         command += [self._key(where) for where in positions]
         command += [str(after) for after in positions.values()]
         answer = await self._ask(tuple(command))
-        return {
-            self._wheres[key]: [
-                decode_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True)))
-                for entry_id, fields in items
-            ]
-            for key, items in answer or ()
-        }
+        self.unreadable = {}
+        return {self._wheres[key]: self._decoded(key, items) for key, items in answer or ()}
+
+    def _decoded(self, key: bytes, items: Sequence[Any]) -> list[Entry]:
+        entries = []
+        for entry_id, fields in items:
+            try:
+                its = dict(zip(fields[::2], fields[1::2], strict=True))
+                entries.append(decode_entry(entry_id, its))
+            except BadEntry as error:
+                self.unreadable[self._wheres[key]] = f"{key.decode()}: {error}"
+                break
+        return entries
 
     async def close(self) -> None:
         """Drop the connection."""

@@ -232,6 +232,23 @@ async def test_a_log_that_is_ahead_of_the_rows_counts_for_itself(stack: Stack) -
     assert (await successor.status())["totals"] == {"high": 0, "normal": 5, "parked": 0}
 
 
+async def test_hundreds_of_partitions_can_be_taken_over_at_once(stack: Stack) -> None:
+    log = EventLog(stack.redis_url, stack.prefix)
+    try:
+        takeovers = await asyncio.gather(
+            *[
+                log.take_over(
+                    number, stored_epoch=0, stored_totals=[0, 0, 0], now_s=time.time(), since_ms=0
+                )
+                for number in range(100, 400)
+            ]
+        )
+    finally:
+        await log.close()
+        await stack.empty_log()
+    assert len(takeovers) == 300
+
+
 async def test_an_emptied_log_is_put_in_order_and_its_loss_is_found(stack: Stack) -> None:
     """``FLUSHALL``: nothing is acknowledged into a void, and new events are safe again."""
     owner = await stack.shard()

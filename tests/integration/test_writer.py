@@ -611,6 +611,22 @@ async def _queued(writer: Writer, number: int) -> bool:
     return bool((await writer.status())["queued_events"] == number)
 
 
+async def test_an_entry_that_is_none_of_ours_stops_its_own_stream_alone(stack: Stack) -> None:
+    owner = await stack.shard(partitions=[1, 2, 3])
+    scribe = await stack.writer()
+    foreign = await stack.redis.xadd(stack.stream(0, NORMAL), {"foreign": "1"})
+    await submit(owner, *[stack.event(campaignId=stack.campaign_in(1)) for _ in range(3)])
+    await eventually(lambda: stack.has_rows(3))
+    assert "XDEL" in str(await eventually(scribe.trouble))
+
+    await stack.redis.xdel(stack.stream(0, NORMAL), foreign)
+
+    async def is_well() -> bool:
+        return await scribe.trouble() is None
+
+    await eventually(is_well)
+
+
 async def test_rows_wait_while_a_burst_comes_in_and_follow_when_it_is_over(stack: Stack) -> None:
     owner = await stack.shard()
     writer = (await stack.writer(max_events=50, burst_delay_ms=5000)).writer

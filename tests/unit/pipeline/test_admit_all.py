@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_tracking.pipeline.admit import Partition
+from ray_tracking.pipeline.admit import AdmissionPolicy, Partition
 from ray_tracking.pipeline.gather import Outcome, Verdict
 from ray_tracking.pipeline.places import Offered, Run, outcomes_of
 from ray_tracking.pipeline.route import HIT, REDRIVE, SINGLE, Identity, Submission
@@ -164,3 +164,19 @@ def test_what_was_refused_together_may_be_sent_again_and_is_paid_back() -> None:
     again = partition.offer_together(events, now_ms=NOW_MS)
     assert again is not None
     assert all(isinstance(run, Run) for run in again)
+
+
+@given(st.lists(st.integers(1, 400_000), min_size=8, max_size=30))
+def test_large_events_fill_entries_as_they_would_one_by_one(sizes: list[int]) -> None:
+    events = [submission(n, row=b"x" * size) for n, size in enumerate(sizes)]
+    policy = AdmissionPolicy()
+    apart, together = owner(policy), owner(policy)
+    one_by_one(apart, events, NOW_MS)
+    runs = together.offer_all(events, now_ms=NOW_MS)
+    assert all(isinstance(run, Run) for run in runs)
+    logs: list[Log] = [[[], [], []], [[], [], []]]
+    for partition, log in zip((apart, together), logs, strict=True):
+        append_all(partition, log)
+    assert logs[0] == logs[1]
+    # One run for each entry: what is placed is looked at once.
+    assert len(runs) == len(logs[1][NORMAL])

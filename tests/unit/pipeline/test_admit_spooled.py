@@ -733,3 +733,14 @@ def test_the_charges_of_a_spool_that_is_no_more_are_forgotten() -> None:
 
     partition.forget_spools(set())
     assert verdicts(feeder.offer(0, 100, spooled(20, at_ms=NOW_MS))) == [NORMAL]
+
+
+def test_each_spool_is_held_to_the_rate_however_far_the_others_are() -> None:
+    """They are drained side by side, and have come to different times."""
+    partition, now_ms = owner(), NOW_MS + HOUR_MS
+    lanes = []
+    for n in range(14):
+        behind, ahead = spooled(n, at_ms=NOW_MS), spooled(100 + n, at_ms=NOW_MS + 60_000 * n)
+        lanes += verdicts([partition.offer_spooled(behind, ("a", 0, 100), n, now_ms=now_ms)])
+        partition.offer_spooled(ahead, ("b", 0, 100), n, now_ms=now_ms)
+    assert lanes == [NORMAL] * 12 + [PARKED] * 2

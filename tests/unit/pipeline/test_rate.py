@@ -17,6 +17,7 @@ from ray_tracking.pipeline.rate import (
     RateLimits,
     RatePolicy,
 )
+from tests.unit.pipeline.samples import NOW_MS
 
 POLICY = RatePolicy(max_events=6, window_ms=3000, burst=3)
 CAMPAIGNS = ["c1", "c2"]
@@ -261,3 +262,25 @@ def test_what_was_charged_counts_under_other_limits_too() -> None:
     assert charge(rates, 12_600)
     rates.change(replace(POLICY, max_events=3, window_ms=60_000))
     assert charge(rates, 20_000)
+
+
+def test_a_window_that_became_shorter_holds_for_what_was_charged_before() -> None:
+    limits = RateLimits(RatePolicy(max_events=10, window_ms=60_000))
+    at_ms = NOW_MS - NOW_MS % 600 + 599
+    for _ in range(10):
+        assert not limits.charge("c", single=False, now_ms=at_ms)
+    limits.change(RatePolicy(max_events=10, window_ms=1000))
+    assert limits.charge("c", single=False, now_ms=at_ms + 999)
+    assert not limits.charge("c", single=False, now_ms=at_ms + 1100)
+
+
+def test_what_was_charged_to_a_longer_window_can_be_given_back() -> None:
+    limits = RateLimits(RatePolicy(max_events=10, window_ms=60_000))
+    for _ in range(10):
+        assert not limits.charge("c", single=False, now_ms=NOW_MS)
+    limits.change(RatePolicy(max_events=10, window_ms=30_000))
+    assert limits.charge("c", single=False, now_ms=NOW_MS)
+    for _ in range(10):
+        limits.refund("c", single=False, at_ms=NOW_MS)
+    for _ in range(10):
+        assert not limits.charge("c", single=False, now_ms=NOW_MS)

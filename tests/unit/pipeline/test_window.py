@@ -253,3 +253,27 @@ def test_a_window_that_changes_forgets_nothing_within_the_shortest_of_late(
             length = new_length
             window.change(WindowPolicy(length, length))
             shortest = {digest: min(was, length) for digest, was in shortest.items()}
+
+
+def test_a_long_bucket_holds_no_more_than_it_may_and_forgets_the_oldest_first() -> None:
+    """A window of a day has buckets of three hours."""
+    window = Window(WindowPolicy(800, 86_400_000, max_ids=4000))
+    sent = [submission(n, at_ms=NOW_MS + n) for n in range(10_000)]
+    for at in range(0, len(sent), 10):
+        window.remember(sent[at : at + 10], ENTRY)
+
+    assert 3000 <= len(window) <= 4000
+    held = [window.find(each) is not None for each in sent]
+    assert held == sorted(held)
+    now_ms = NOW_MS + len(sent)
+    assert window.effective_ms(now_ms) == sum(held)
+    assert window.evicted_early == len(sent) - len(window)
+
+
+def test_a_window_that_became_longer_reaches_as_far_as_the_shorter_did_at_first() -> None:
+    window = Window(WindowPolicy(800, 800))
+    window.expire(NOW_MS)
+    window.change(WindowPolicy(60_000, 60_000))
+    assert window.effective_ms(NOW_MS) == 900
+    assert window.effective_ms(NOW_MS + 50_000) == 50_900
+    assert window.effective_ms(NOW_MS + 500_000) == 60_000
