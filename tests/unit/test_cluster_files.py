@@ -54,6 +54,7 @@ def test_the_environment_that_it_asks_for_lets_production_start() -> None:
         "EMAIL_ENCRYPTION_KEY": "x" * 32,
         "TRACKING_API_KEYS": "a-key:ingest",
         "TRACKING_BASE_URL": "https://t.example.com",
+        "TRACKING_TRUSTED_PROXIES": "10.0.0.0/24",
     }
     assert set(ours) == set(values)
     serve = yaml.safe_load((ROOT / "serve_configs" / "production.yaml").read_text())
