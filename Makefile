@@ -1,4 +1,5 @@
-# Every target works on a machine that has Python 3.11 or later and nothing else.
+# The targets work on a machine that has Python 3.11 or later and nothing else; but browser, screenshots
+# and vendor need npm as well, and lock needs uv.
 VENV   := .venv
 READY  := $(VENV)/.ready
 PYTHON ?= python3

@@ -87,7 +87,8 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="of ray-tracking")
     parser.add_argument("--api-key", help="with the scope admin")
     parser.add_argument("--redrive", metavar="TEXT", help="send those again whose reason has it")
-    parser.add_argument("--watch", action="store_true", help="see them die; needs RAY_ADDRESS")
+    watched = "see them die, on the Ray that RAY_ADDRESS names, else on this machine's"
+    parser.add_argument("--watch", action="store_true", help=watched)
     given = parser.parse_args()
     letters = DeadLetters(given.url, given.api_key)
     if given.watch:

@@ -8,7 +8,9 @@ a random number: a step takes values (and ``now``) and returns values.
     route      Event -> Submission: identity, partition, lane, encoded row
     gather     Submissions <-> the one blob of a call to a shard
     admit      dedup window, rate limit, reserve / commit / release
+    places     places in the next append, and what became of the events that have one
     append     record batches, markers and chains: what an entry of the log holds
+    answer     outcomes -> what the caller is told
     write      what a reader may do next: gaps, positions, flushes
 
 Beside the path: ``rows`` (the binary form of a row), ``links`` (which URLs we
@@ -18,9 +20,14 @@ will be somebody's turn), ``breaker`` and ``backoff`` (when to ask again), ``lev
 ``overview`` (how much waits, cluster-wide).
 
 Behind the log: ``read_ahead`` and ``backlog`` (what is read and waits), ``flush`` (what goes
-into one transaction), ``parked`` (whose turn it is), ``bisect`` and ``care`` (which row it is
-that fails), ``letters`` (what Postgres refused, shown and sent again), ``books`` (what became
-of every event).
+into one transaction), ``batching`` (how much of it, and how long it waits), ``burst`` (whether
+rows wait until a burst is over), ``parked`` (whose turn it is), ``bisect`` and ``care`` (which
+row it is that fails), ``letters`` (what Postgres refused, shown and sent again), ``books``
+(what became of every event).
+
+Counted: ``formulas`` (each figure of a campaign as it is shown), ``recount`` (whether the figures
+are what the rows say), ``replay`` (what is asked for, and how far it is), ``retention`` (which days
+are dropped).
 
 Live: ``figures`` (counted from headers, put right by the rows), ``broadcast`` (frames, their
 ring and cursors), ``outbox`` (what waits for one slow client). And of the whole: ``modes``,
