@@ -87,6 +87,8 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS")
     given = parser.parse_args()
     ours = {address.lower() for address in given.from_us}
+    if not (given.maildir / "new").is_dir():
+        parser.error(f"{given.maildir} is no Maildir: it has no directory new")
     (given.maildir / "cur").mkdir(exist_ok=True)
     with TrackingClient(given.url, given.api_key, retry_for_s=given.patience) as client:
         while True:

@@ -223,6 +223,12 @@ def test_the_reply_watcher_reports_replies_and_nothing_else(
     assert json.loads(found[0]["details"])["subject"] == "Re: Offer"
 
 
+def test_the_reply_watcher_says_that_it_has_no_maildir(tmp_path: Path) -> None:
+    done = run("reply_watcher.py", str(tmp_path / "elsewhere"), "--once")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("is no Maildir: it has no directory new")
+
+
 @pytest.mark.parametrize(
     ("number", "action", "status", "kind"),
     [(1, "failed", "5.1.1", "hard"), (2, "failed", "5.2.2", "soft"), (3, "delayed", "4.4.1", None)],
@@ -267,6 +273,24 @@ def test_the_fallback_keeps_what_it_cannot_send(service: Service, tmp_path: Path
     found = rows(service, "kept", 5)
     assert [row["lead_id"] for row in found] == [str(number) for number in range(5)]
     assert len({row["client_event_id"] for row in found}) == 5
+
+
+def test_the_fallback_sets_aside_what_is_no_event(service: Service, tmp_path: Path) -> None:
+    kept, (event, other) = (
+        tmp_path / "kept.ndjson",
+        (
+            {"event_type": one["eventType"], "data": one["eventData"]}
+            for one in (item(campaignId="mended", leadId=name) for name in ("ada", "bob"))
+        ),
+    )
+    kept.write_text(json.dumps(event) + '\n{"event_type": "EMAIL_OP')  # cut off by a crash
+    feed = f"not JSON\n\n[1]\n{json.dumps(other)}\n"
+    away = run("fallback.py", str(kept), *nowhere(), feed=feed)
+    assert (away.returncode, away.stderr.count("set aside in")) == (1, 2), away.stderr
+    assert (tmp_path / "kept.ndjson.unread").read_text() == "not JSON\n[1]\n"
+    back = run("fallback.py", str(kept), "--url", service.url)
+    assert (back.returncode, kept.read_text()) == (0, ""), back.stderr
+    assert [row["lead_id"] for row in rows(service, "mended", 2)] == ["ada", "bob"]
 
 
 def test_the_investigator_shows_letters_and_sends_them_again(service: Service) -> None:
