@@ -257,7 +257,7 @@ class IngressReplica:
     async def _ask_supervisor(self) -> dict[str, Any] | None:
         """What the supervisor says; None if it does not answer."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
                 snapshot: dict[str, Any] = await self._supervisor.health.remote()
                 return snapshot
         except Exception:

@@ -71,7 +71,7 @@ class PortFacts:
     """Who has the port that we want."""
 
     address: str
-    #: ``free``, ``ours`` or ``taken``, or why it cannot be had.
+    #: ``free`` or ``ours``, or why it cannot be had.
     state: str
 
 

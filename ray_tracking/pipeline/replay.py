@@ -24,11 +24,6 @@ class ReplayStatus(StrEnum):
     FAILED = "FAILED"
     STOPPED = "STOPPED"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing will happen any more."""
-        return self not in (ReplayStatus.PENDING, ReplayStatus.RUNNING)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRequest:

@@ -7,14 +7,8 @@ that somebody came after them, and do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from redis.exceptions import RedisError
-
-from ray_tracking.errors import LogUnavailable
 from ray_tracking.pipeline.control import Control, version_of
-from ray_tracking.stores.log import EventLog
+from ray_tracking.stores.log import EventLog, _answering
 
 
 class ControlStore:
@@ -79,11 +73,3 @@ class ControlStore:
                 await self._redis.hset(self._key, mapping=fields)
         self.version = version
         return True
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise LogUnavailable(f"the event log does not answer: {error}") from error

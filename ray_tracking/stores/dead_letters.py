@@ -10,7 +10,6 @@ it once more, must find that it was given up, and not that there never was a let
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,8 +18,7 @@ import asyncpg
 
 from ray_tracking.pipeline.letters import LetterStatus
 from ray_tracking.stores.cursor import Cursor, cut_page
-from ray_tracking.stores.database import UNREADABLE
-from ray_tracking.stores.failures import StoreUnavailable
+from ray_tracking.stores.figures import answered
 
 _LETTER = """
 SELECT id, status, event_type, routing_key, campaign_id, failure_reason, sqlstate, attempts,
@@ -80,7 +78,7 @@ class DeadLetterStore:
         self, chosen: LetterFilter, *, limit: int, after: Cursor | None
     ) -> tuple[Sequence[Mapping[str, Any]], Cursor | None]:
         """Some letters, those that failed last first, and where the next page begins."""
-        async with self._answered():
+        async with answered():
             rows = await self._pool.fetch(
                 _NEWEST_FIRST, *chosen, *(after or (None, None)), limit + 1
             )
@@ -88,12 +86,12 @@ class DeadLetterStore:
 
     async def find(self, letter_id: UUID) -> Mapping[str, Any] | None:
         """One letter, or None."""
-        async with self._answered():
+        async with answered():
             return await self._pool.fetchrow(f"{_LETTER} WHERE id = $1", letter_id)
 
     async def failed_since(self, moment: datetime, *, limit: int) -> Sequence[Mapping[str, Any]]:
         """Letters that failed at a moment or later, in that order."""
-        async with self._answered():
+        async with answered():
             return await self._pool.fetch(_FAILED_SINCE, moment, limit)
 
     async def discard(self, letter_id: UUID) -> str | None:
@@ -103,7 +101,7 @@ class DeadLetterStore:
         Returns:
             Its status from now on, or None when there is no such letter.
         """
-        async with self._answered():
+        async with answered():
             await self._pool.execute(_DISCARD, letter_id)
             # Asked afterwards: the first question may have waited for a flush that flips it.
             status: str | None = await self._pool.fetchval(
@@ -120,11 +118,11 @@ class DeadLetterStore:
         A letter that fails again meanwhile is not seen twice: it has failed later than now.
         """
         chosen = chosen._replace(status=LetterStatus.DEAD)
-        async with self._answered():
+        async with answered():
             now: datetime = await self._pool.fetchval("SELECT now()")
         after: Cursor | None = None
         while True:
-            async with self._answered():
+            async with answered():
                 rows = await self._pool.fetch(
                     _OLDEST_FIRST, *chosen, *(after or (None, None)), chunk + 1, now
                 )
@@ -133,10 +131,3 @@ class DeadLetterStore:
                 yield page
             if after is None:
                 return
-
-    @asynccontextmanager
-    async def _answered(self) -> AsyncIterator[None]:
-        try:
-            yield
-        except UNREADABLE as error:
-            raise StoreUnavailable(str(error)) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -34,9 +33,6 @@ _ONE = f"""
 SELECT {", ".join(COUNTS)} FROM rollup_totals
 WHERE campaign_id = $1 AND generation = coalesce(
     (SELECT generation FROM rollup_generations WHERE campaign_id = $1), 0)
-"""
-_CORRECTIONS = """
-SELECT campaign_id, corrected_at FROM rollup_generations WHERE corrected_at IS NOT NULL
 """
 _POSITIONS = "SELECT log_partition, log_lane, epoch, seq FROM rollup_positions"
 
@@ -98,18 +94,6 @@ class Rollups:
         except UNREADABLE as error:
             raise StoreUnavailable(str(error)) from error
         return NOTHING if row is None else dict(row)
-
-    async def corrections(self) -> dict[str, datetime]:
-        """
-        When the figures of campaigns were last corrected, where those who watch are to see it.
-
-        Figures may go back then, and only then.
-        """
-        try:
-            rows = await self._pool.fetch(_CORRECTIONS)
-        except UNREADABLE as error:
-            raise StoreUnavailable(str(error)) from error
-        return {row["campaign_id"]: row["corrected_at"] for row in rows}
 
     async def uniques(self, campaign_ids: Collection[str]) -> dict[str, dict[str, int]]:
         """The unique counts alone, of these campaigns as far as they are counted."""

@@ -221,20 +221,6 @@ async def test_without_reprocessing_no_figure_changes(stack: Stack) -> None:
     assert await stack.sql("SELECT 1 FROM rollup_generations") == []
 
 
-@pytest.mark.parametrize("broadcast", [True, False])
-async def test_those_who_watch_are_told_where_that_was_asked_for(
-    stack: Stack, broadcast: bool
-) -> None:
-    await a_past(stack, events=80)
-    await ask_for(stack, broadcast_updates=broadcast)
-    queries = await Queries.open(stack.database_url, stack.schema)
-    assert await queries.rollups.corrections() == {}
-    await replay(stack)
-
-    assert set(await queries.rollups.corrections()) == ({"c1"} if broadcast else set())
-    await queries.close()
-
-
 async def test_orphans_are_given_to_one_who_asks(stack: Stack) -> None:
     await a_past(stack, events=40)
     await ask_for(stack)
