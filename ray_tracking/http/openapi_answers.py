@@ -43,6 +43,8 @@ _COUNT: Schema = {"type": "integer", "minimum": 0}
 _LIMIT: Schema = {"type": "integer", "minimum": 1}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _URL: Schema = {"type": "string", "format": "uri"}
+#: A count; of `firstEventAt` and `lastEventAt` a time.
+_COMPARED: Schema = {"anyOf": [{"type": "integer"}, _TIME, {"type": "null"}]}
 _RATE = _or_null({"type": "number", "minimum": 0})
 _MILLISECONDS: Schema = {"type": "number", "minimum": 0, "description": "Milliseconds."}
 _WAIT: Schema = {
@@ -235,12 +237,16 @@ ANSWERS: dict[str, Schema] = {
                 "type": "array",
                 "items": _object(
                     {
-                        "figure": _STRING,
-                        "rollup": {"type": "integer"},
-                        "recount": {"type": "integer"},
+                        "figure": {
+                            **_STRING,
+                            "description": "As in `stats`: `uniqueOpens`, `bounces.hard`. What "
+                            "it is about follows: `day 2026-11-20T00:00:00.000Z EMAIL_OPEN`.",
+                        },
+                        "rollup": _COMPARED,
+                        "recount": _COMPARED,
                     }
                 ),
-                "description": "The totals, and whatever differs. Times are microseconds.",
+                "description": "The totals, and whatever differs.",
             },
         },
         description="The figures against a recount of the rows, in one snapshot.",

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ray_tracking.pipeline.figures import iso_time
+
 FIRST, LAST = "first_event_at", "last_event_at"
+_BOUNCES = frozenset({"hard", "soft", "complaint", "suppression"})
 
 
 class Figure(NamedTuple):
-    """One figure, as it is shown and as the rows say. Times are in microseconds since 1970."""
+    """
+    One figure, as it is shown and as the rows say.
+
+    Its name is that of the API, as in ``/campaigns/{id}/stats``; where it is about a bucket, a link
+    or a group, that follows. A time is as the API shows it, and empty where there is none.
+    """
 
     name: str
-    rollup: int
-    recount: int
+    rollup: int | str
+    recount: int | str
 
     @property
     def is_total(self) -> bool:
@@ -43,7 +52,11 @@ class Check:
             "compared": len(self.figures),
             "differences": len(wrong),
             "figures": [
-                {"figure": figure.name, "rollup": figure.rollup, "recount": figure.recount}
+                {
+                    "figure": figure.name,
+                    "rollup": _or_null(figure.rollup),
+                    "recount": _or_null(figure.recount),
+                }
                 for figure in self.figures
                 if figure.is_total or figure.rollup != figure.recount
             ],
@@ -51,11 +64,39 @@ class Check:
 
 
 def check(campaign_id: str, rollup: Mapping[str, int], recount: Mapping[str, int]) -> Check:
-    """Both sides, figure by figure; one that is missing is zero."""
+    """
+    Both sides, figure by figure; one that is missing is zero.
+
+    Args:
+        campaign_id: Whose.
+        rollup: As it is shown, by names in snake_case. Times are in microseconds since 1970.
+        recount: As the rows say, in the same way.
+    """
     names = sorted(rollup.keys() | recount.keys(), key=lambda name: (" " in name, name))
     return Check(
-        campaign_id, [Figure(name, rollup.get(name, 0), recount.get(name, 0)) for name in names]
+        campaign_id, [_figure(name, rollup.get(name), recount.get(name)) for name in names]
     )
+
+
+def _figure(name: str, rollup: int | None, recount: int | None) -> Figure:
+    if name in (FIRST, LAST):
+        return Figure(_api_name(name), _time(rollup), _time(recount))
+    return Figure(_api_name(name), rollup or 0, recount or 0)
+
+
+def _api_name(name: str) -> str:
+    kind, space, of = name.partition(" ")
+    if name in _BOUNCES:
+        return f"bounces.{name}"
+    return re.sub("_([a-z])", lambda letter: letter[1].upper(), kind) + space + of
+
+
+def _time(micros: int | None) -> str:
+    return "" if micros is None else iso_time(micros)
+
+
+def _or_null(value: int | str) -> int | str | None:
+    return None if value == "" else value
 
 
 def together(counted: Mapping[str, int], sealed: Mapping[str, int]) -> dict[str, int]:

@@ -24,6 +24,8 @@ _WITHIN_S = 3600.0
 _SHOWN = "coalesce((SELECT generation FROM rollup_generations WHERE campaign_id = $1), 0)"
 #: Figures of time in microseconds, so that all are whole numbers.
 _MICROS = "(extract(epoch FROM {}) * 1000000)::bigint"
+#: The beginning of a bucket, as the API shows times.
+_BEGINNING = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 
 
 def _figures(generation: str) -> str:
@@ -36,8 +38,8 @@ SELECT figure, n::bigint FROM rollup_totals t, LATERAL jsonb_each_text(
                           '{LAST}', {_MICROS.format(f"t.{LAST}")})) f(figure, n)
 WHERE {of_it} AND n <> '0'
 UNION ALL
-SELECT concat_ws(' ', bucket, bucket_start, event_type, CASE WHEN is_machine THEN 'machine' END),
-       events
+SELECT concat_ws(' ', bucket, {_BEGINNING.format("bucket_start")}, event_type,
+                 CASE WHEN is_machine THEN 'machine' END), events
 FROM rollup_buckets WHERE {of_it} AND events <> 0
 UNION ALL
 SELECT concat_ws(' ', kind, name, event_type), events
@@ -45,7 +47,7 @@ FROM rollup_groups WHERE {of_it} AND events <> 0
 UNION ALL
 SELECT concat_ws(' ', f.figure, link_url, link_id), f.n
 FROM rollup_links,
-     LATERAL (VALUES ('clicks', clicks), ('unique clicks', unique_clicks)) f(figure, n)
+     LATERAL (VALUES ('clicks', clicks), ('unique_clicks', unique_clicks)) f(figure, n)
 WHERE {of_it} AND f.n <> 0
 """
 
@@ -98,7 +100,7 @@ WHERE human AND event_type = 'EMAIL_BOUNCE' GROUP BY bounce_type
 UNION ALL
 SELECT figure, count(lead_id) FROM unique_leads GROUP BY figure
 UNION ALL
-SELECT concat_ws(' ', bucket, date_trunc(bucket, occurred_at), event_type,
+SELECT concat_ws(' ', bucket, {_BEGINNING.format("date_trunc(bucket, occurred_at)")}, event_type,
                  CASE WHEN NOT human THEN 'machine' END), count(*)
 FROM counted, (VALUES ('minute'), ('hour'), ('day')) b(bucket)
 GROUP BY bucket, date_trunc(bucket, occurred_at), event_type, human
@@ -112,7 +114,7 @@ UNION ALL
 SELECT concat_ws(' ', 'clicks', link_url, link_id), count(*) FROM counted
 WHERE human AND event_type = 'LINK_CLICK' GROUP BY link_url, link_id
 UNION ALL
-SELECT concat_ws(' ', 'unique clicks', link_url, link_id), count(lead_id) FROM link_leads
+SELECT concat_ws(' ', 'unique_clicks', link_url, link_id), count(lead_id) FROM link_leads
 GROUP BY link_url, link_id
 """
 

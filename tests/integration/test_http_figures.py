@@ -189,6 +189,10 @@ async def test_a_campaign_is_verified(service: Service, campaign: str) -> None:
 
     assert (found["equal"], found["differences"]) == (True, 0)
     assert {"figure": "opens", "rollup": 3, "recount": 3} in found["figures"]
+    stats = await read(service, f"/campaigns/{campaign}/stats", "CampaignStats")
+    shown = {one["figure"]: one["rollup"] for one in found["figures"]}
+    for name in ("uniqueOpens", "machineOpens", "firstEventAt", "lastEventAt"):
+        assert shown.get(name, 0) == stats[name]
     assert found["compared"] > len(found["figures"])
 
 

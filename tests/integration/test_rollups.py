@@ -162,13 +162,13 @@ async def test_totals_say_up_to_where_in_the_log_they_count(stack: Stack) -> Non
     ("harm", "figures"),
     [
         ("UPDATE rollup_totals SET opens = opens + 1", {"opens"}),
-        ("UPDATE rollup_links SET unique_clicks = 0", {"unique clicks https://example.com/offer"}),
-        ("DELETE FROM rollup_buckets WHERE bucket = 'day'", {"day 2026-11-20 00:00:00+00"}),
+        ("UPDATE rollup_links SET unique_clicks = 0", {"uniqueClicks https://example.com/offer"}),
+        ("DELETE FROM rollup_buckets WHERE bucket = 'day'", {"day 2026-11-20T00:00:00.000Z"}),
         ("UPDATE rollup_groups SET name = 'tv' WHERE kind = 'device'", {"device tv", "device "}),
         ("UPDATE events SET agent = 'machine' WHERE event_type = 'EMAIL_REPLY'", {"replies"}),
         (
             "DELETE FROM events WHERE event_type = 'EMAIL_SENT'",
-            {"sent", "events", "first_event_at"},
+            {"sent", "events", "firstEventAt"},
         ),
     ],
 )
