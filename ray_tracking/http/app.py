@@ -148,9 +148,11 @@ def _starlette(ports: Ports) -> Starlette:
     asyncapi = asyncapi_document(ports.settings.public_base_url)
 
     async def show_openapi(request: Request) -> Response:
+        ports.access.require(request.scope, "read")
         return JSONResponse(openapi)
 
     async def show_asyncapi(request: Request) -> Response:
+        ports.access.require(request.scope, "read")
         return JSONResponse(asyncapi)
 
     return Starlette(

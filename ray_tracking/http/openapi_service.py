@@ -32,7 +32,7 @@ def service_paths() -> Object:
                 "asyncapi",
                 "live",
                 "AsyncAPI 3 of what is said over /ws",
-                None,
+                "read",
                 {
                     "200": {
                         "description": "The document.",
@@ -62,7 +62,7 @@ def service_paths() -> Object:
         "/config": {"get": _config()},
         "/health/tracking": {"get": _health("health", "How every part is", "HealthStatus")},
         "/health/tracking/{component}": {"get": _component()},
-        "/openapi.json": {"get": _json("openapi", "This description")},
+        "/openapi.json": {"get": _json("openapi", "This description", "read")},
         "/-/healthz": {"get": _text("proxyHealth", "As Ray Serve's own proxy answers it")},
         "/-/routes": {"get": _json("proxyRoutes", "As Ray Serve's own proxy answers it")},
     }
@@ -113,7 +113,7 @@ def _text(operation_id: str, summary: str, why_not: str = "") -> Object:
     return operation(operation_id, "service", summary, None, responses)
 
 
-def _json(operation_id: str, summary: str) -> Object:
+def _json(operation_id: str, summary: str, scope: str | None = None) -> Object:
     content = {JSON: {"schema": {"type": "object"}}}
     responses = {"200": {"description": summary + ".", "content": content}, **refusals(405)}
-    return operation(operation_id, "service", summary, None, responses)
+    return operation(operation_id, "service", summary, scope, responses)

@@ -1,7 +1,7 @@
 """
 Whether events come in so fast that storing them takes much of what would take more of them.
 
-On a machine that does both, a burst is taken half as fast again while nothing is stored, and the
+On a machine that does both, a burst is taken 1.5 times as fast while nothing is stored, and the
 log keeps it meanwhile. So whoever wants that lets rows wait, for as long as a burst lasts.
 """
 

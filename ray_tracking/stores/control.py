@@ -8,7 +8,7 @@ that somebody came after them, and do not.
 from __future__ import annotations
 
 from ray_tracking.pipeline.control import Control, version_of
-from ray_tracking.stores.log import EventLog, _answering
+from ray_tracking.stores.log import EventLog, answering
 
 
 class ControlStore:
@@ -28,7 +28,7 @@ class ControlStore:
 
     async def read(self) -> Control | None:
         """What is in force, if that is something else than what was read or written last."""
-        with _answering():
+        with answering():
             if await self._redis.hget(self._key, "version") in (None, self.version):
                 return None
             version, raw = await self._redis.hmget(self._key, "version", "control")
@@ -49,7 +49,7 @@ class ControlStore:
         Returns:
             Whether what stands there was written for the same settings.
         """
-        with _answering():
+        with answering():
             self._epoch = await self._redis.hincrby(self._key, "epoch", 1)
             found = await self._redis.hget(self._key, "base")
             await self._redis.hset(self._key, "base", base)
@@ -64,7 +64,7 @@ class ControlStore:
         """
         raw = control.encode()
         version = version_of(raw)
-        with _answering():
+        with answering():
             stored, epoch = await self._redis.hmget(self._key, "version", "epoch")
             if int(epoch or 0) > self._epoch:
                 return False

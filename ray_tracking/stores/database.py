@@ -68,14 +68,16 @@ async def connect(
     )
 
 
-async def open_pool(url: str, schema: str, name: str, max_size: int) -> asyncpg.Pool[Any]:
+async def open_pool(
+    url: str, schema: str, name: str, max_size: int, answer_within_s: float = 30
+) -> asyncpg.Pool[Any]:
     """A pool that opens its connections when they are needed, so Postgres may be away."""
     return await asyncpg.create_pool(
         url,
         min_size=0,
         max_size=max_size,
         timeout=_CONNECT_TIMEOUT_S,
-        command_timeout=30,
+        command_timeout=answer_within_s,
         max_inactive_connection_lifetime=60,
         reset=_leave_as_it_is,
         server_settings=session_settings(schema, name),

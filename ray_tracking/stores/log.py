@@ -76,7 +76,7 @@ def stream_key(prefix: str, partition: int, lane: int) -> str:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def answering() -> Iterator[None]:
     """Turn whatever keeps Redis from answering into one error."""
     try:
         yield
@@ -152,7 +152,7 @@ class EventLog:
             LogUnavailable: If the server does not answer, or refuses.
         """
         keys = [stream_key(self.prefix, partition, lane) for lane in range(len(LANES))]
-        with _answering():
+        with answering():
             last = [await self._last(key) for key in keys]
             epoch = next_epoch(
                 [entry.id.epoch if entry else 0 for entry in last], stored_epoch, now_s
@@ -221,7 +221,7 @@ class EventLog:
     async def last_ids(self, partitions: Iterable[int]) -> dict[tuple[int, int], EntryId]:
         """The id of the last entry of each stream; the origin for an empty or missing one."""
         streams = [(partition, lane) for partition in partitions for lane in range(len(LANES))]
-        with _answering():
+        with answering():
             async with self.redis.pipeline(transaction=False) as pipe:
                 for partition, lane in streams:
                     pipe.xrevrange(stream_key(self.prefix, partition, lane), count=1)
@@ -233,7 +233,7 @@ class EventLog:
 
     async def entry(self, partition: int, lane: int, entry_id: EntryId) -> Entry | None:
         """The entry of that id, if it is still there."""
-        with _answering():
+        with answering():
             found = await self.redis.xrange(
                 stream_key(self.prefix, partition, lane), str(entry_id), str(entry_id)
             )
@@ -242,14 +242,14 @@ class EventLog:
     async def trim(self, partition: int, lane: int, keep_from: EntryId) -> int:
         """Forget the entries before an id, exactly; returns how many."""
         key = stream_key(self.prefix, partition, lane)
-        with _answering():
+        with answering():
             return int(await self.redis.xtrim(key, minid=str(keep_from), approximate=False))
 
     # -- beside the streams ------------------------------------------------
 
     async def assignment(self) -> Assignment | None:
         """Which shard owns which partitions."""
-        with _answering():
+        with answering():
             return await read_assignment(self.redis, self.prefix)
 
     async def put_back(self, identity: LogIdentity, shards: dict[str, list[int]]) -> bool:
@@ -268,7 +268,7 @@ class EventLog:
             LogUnavailable: The server does not answer.
             StartError: This log was made for another number of partitions.
         """
-        with _answering():
+        with answering():
             current = await read_assignment(self.redis, self.prefix)
             there = await is_identified(self.redis, self.prefix)
             if there and current is not None and current.shards == shards:
@@ -284,33 +284,33 @@ class EventLog:
 
     async def gaps(self) -> dict[int, str]:
         """Partitions in which a reader found entries missing, and what it found."""
-        with _answering():
+        with answering():
             found: dict[bytes, bytes] = await self.redis.hgetall(f"{self.prefix}gaps")
         return {int(number): text.decode() for number, text in found.items()}
 
     async def report_gap(self, partition: int, text: str) -> None:
         """Shut a partition until an operator accepts what is missing."""
-        with _answering():
+        with answering():
             await self.redis.hset(f"{self.prefix}gaps", str(partition), text)
 
     async def spools(self) -> dict[str, SpoolReport]:
         """What every process that may spool says of its spool."""
-        with _answering():
+        with answering():
             return decode_reports(await self.redis.hgetall(f"{self.prefix}spools"))
 
     async def report_spool(self, spool_id: str, report: SpoolReport) -> None:
         """Say how a spool is."""
-        with _answering():
+        with answering():
             await self.redis.hset(f"{self.prefix}spools", spool_id, encode_report(report))
 
     async def forget_spool(self, spool_id: str) -> bool:
         """A spool is no more; whether it was known."""
-        with _answering():
+        with answering():
             return bool(await self.redis.hdel(f"{self.prefix}spools", spool_id))
 
     async def size_bytes(self, partitions: Iterable[int]) -> int:
         """What the streams of some partitions take in the server's memory, about."""
-        with _answering():
+        with answering():
             async with self.redis.pipeline(transaction=False) as pipe:
                 for partition in partitions:
                     for lane in range(len(LANES)):
@@ -319,7 +319,7 @@ class EventLog:
 
     async def forget_gap(self, partition: int) -> None:
         """Open a partition again."""
-        with _answering():
+        with answering():
             await self.redis.hdel(f"{self.prefix}gaps", str(partition))
 
     # -- reading -----------------------------------------------------------
@@ -346,7 +346,7 @@ class EventLog:
         streams: Any = {
             stream_key(self.prefix, *where): str(after) for where, after in positions.items()
         }
-        with _answering():
+        with answering():
             answer = await self.redis.xread(streams, count=max_entries, block=block_ms)
         return [
             (*names[key], [decode_entry(*item) for item in items]) for key, items in answer or ()

@@ -19,6 +19,9 @@ from ray_tracking.stores.replays import ReplayStore
 from ray_tracking.stores.rollups import Rollups
 from ray_tracking.stores.verify import Verifier
 
+#: A page, or the figures of a campaign; what counts rows says itself how long it may take.
+_ANSWER_WITHIN_S = 10
+
 _EVENTS = """
 SELECT event_id, event_type, campaign_id, lead_id, email_id, account_id, client_event_id,
        occurred_at, received_at, link_url, bounce_type, ip_address, user_agent,
@@ -77,7 +80,8 @@ class Queries:
     @classmethod
     async def open(cls, url: str, schema: str) -> Queries:
         """With a pool of its own; Postgres may be away."""
-        return cls(await open_pool(url, schema, "ray-tracking api", max_size=4))
+        pool = await open_pool(url, schema, "ray-tracking api", 4, _ANSWER_WITHIN_S)
+        return cls(pool)
 
     async def close(self) -> None:
         """Let go of every connection."""

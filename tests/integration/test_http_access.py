@@ -31,6 +31,8 @@ GUARDED = [
     ("GET", "/campaigns/c/stats", None, "read", 200),
     ("GET", "/campaigns/c/events", None, "read", 200),
     ("GET", "/health/tracking", None, "read", 200),
+    ("GET", "/openapi.json", None, "read", 200),
+    ("GET", "/asyncapi.json", None, "read", 200),
     ("GET", "/dead-letters", None, "admin", 200),
     ("POST", "/dead-letters/redrive", {}, "admin", 202),
 ]

@@ -368,6 +368,14 @@ async def test_what_is_said_of_the_system_reaches_who_asked_also_later(stack: St
         async with LiveClient(service.url) as late:
             await late.say("subscribe_system")
             assert await late.until("health_check") == {"overall": "healthy"}
+        for name in ("metrics_collected", "health_check"):
+            await stack.voice.broadcaster.tell(name, {"overall": "healthy"})
+            await early.until(name)
+        async with LiveClient(service.url) as late:
+            await late.say("subscribe_system")
+            assert [(await late.hear())["event"] for _ in range(2)] == [
+                "metrics_collected", "health_check",
+            ]  # fmt: skip
 
 
 async def test_a_stopped_service_closes_its_clients_with_1012(stack: Stack) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -198,9 +199,9 @@ class Hub:
         self._remove(subscriber, campaign_id)
 
     def subscribe_system(self, subscriber: Subscriber) -> None:
-        """Tell it how the system is: first as it was said last."""
+        """Tell it how the system is: first as it was said last, in the order in which it was."""
         self._system_subscribers.add(subscriber)
-        for frame in self._system.values():
+        for frame in sorted(self._system.values(), key=attrgetter("offset")):
             subscriber.send(Message.of(frame, self._ring.epoch))
 
     def _remove(self, subscriber: Subscriber, campaign_id: str) -> None:
