@@ -13,11 +13,11 @@ a random number: a step takes values (and ``now``) and returns values.
     answer     outcomes -> what the caller is told
     write      what a reader may do next: gaps, positions, flushes
 
-Beside the path: ``rows`` (the binary form of a row), ``links`` (which URLs we
-follow), ``window`` and ``rate`` (the two memories of admission), ``spooling`` (how old
-the events are that wait in a spool), ``room`` (how much may be in hand), ``pace`` (when it
-will be somebody's turn), ``breaker`` and ``backoff`` (when to ask again), ``level`` and
-``overview`` (how much waits, cluster-wide).
+Beside the path: ``items`` (where those of a batch are that cannot be read as a whole),
+``rows`` (the binary form of a row), ``links`` (which URLs we follow), ``window`` and ``rate``
+(the two memories of admission), ``spooling`` (how old the events are that wait in a spool),
+``room`` (how much may be in hand), ``pace`` (when it will be somebody's turn), ``breaker`` and
+``backoff`` (when to ask again), ``level`` and ``overview`` (how much waits, cluster-wide).
 
 Behind the log: ``read_ahead`` and ``backlog`` (what is read and waits), ``flush`` (what goes
 into one transaction), ``batching`` (how much of it, and how long it waits), ``burst`` (whether

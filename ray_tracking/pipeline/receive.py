@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jiter
@@ -19,6 +19,7 @@ import zstandard
 
 from ray_tracking.errors import MalformedRequest, PayloadTooLarge, UnsupportedMedia
 from ray_tracking.events import MAX_BATCH_EVENTS
+from ray_tracking.pipeline.items import items_of
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BATCH_BODY_BYTES = 16 * 1024 * 1024
@@ -180,17 +181,25 @@ def parse_batch(body: bytes, media: str) -> list[Any]:
     """
     The items of ``POST /events/batch``, each still to be validated.
 
-    A line of NDJSON that is not JSON becomes a :class:`MalformedRequest` in its
-    place in the list, so that it refuses nobody else.
+    A line of NDJSON that cannot be read becomes a :class:`MalformedRequest` in its
+    place in the list, so that it refuses nobody else; so does an item of a list, if
+    it is certain where it ends.
 
     Raises:
         MalformedRequest: If there is no list of events to be found.
         PayloadTooLarge: If there are more than 10,000.
     """
     if media == NDJSON:
-        items: Any = _parse_lines(body)
+        # Only LF ends a line: CR is white space, in NDJSON as in JSON.
+        items: Any = _parse_each(io.BytesIO(body))
     else:
-        value = parse_json(body) if body else None
+        try:
+            value = parse_json(body) if body else None
+        except MalformedRequest as error:
+            try:
+                return _parse_each(items_of(body))
+            except ValueError:
+                raise error from None
         items = value.get("events") if isinstance(value, dict) else value
         if not isinstance(items, list):
             raise MalformedRequest(
@@ -205,16 +214,16 @@ def parse_batch(body: bytes, media: str) -> list[Any]:
     return found
 
 
-def _parse_lines(body: bytes) -> list[Any]:
-    """One value a line. Only LF ends a line: CR is white space, in NDJSON as in JSON."""
+def _parse_each(texts: Iterable[bytes]) -> list[Any]:
+    """The value of each text that has one, or why it cannot be read."""
     items: list[Any] = []
-    for line in io.BytesIO(body):
-        if not line.strip(_WHITE_SPACE):
+    for text in texts:
+        if not text.strip(_WHITE_SPACE):
             continue
         if len(items) == MAX_BATCH_EVENTS:
             raise _too_many()
         try:
-            items.append(parse_json(line))
+            items.append(parse_json(text))
         except MalformedRequest as error:
             items.append(error)
     return items

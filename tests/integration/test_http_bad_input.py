@@ -9,6 +9,7 @@ import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import zstandard
@@ -123,6 +124,36 @@ async def test_an_invalid_event_is_told_its_field_and_why(
     assert reason in messages[field]
     assert batch.status == 207
     assert batch.json["errors"][0]["details"] == single.json["details"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (custom(b'"cut inside an emoji \\ud83d"'), "surrogate"),
+        (custom(b'{"a": 1, "a": 2}'), "uplicate key"),
+        (custom(b"[" * 300 + b"]" * 300), "recursion"),
+        (custom(b"[" * 100_000 + b"]" * 100_000), "recursion"),
+        (custom(b"9" * 5000), "out of range"),
+        (custom(b"NaN"), "not valid JSON"),
+        (custom(b'"\xff"'), "unicode"),
+    ],
+    ids=["surrogate", "twice", "deep", "very deep", "long", "NaN", "UTF-8"],
+)
+async def test_an_item_that_cannot_be_read_refuses_no_other(
+    service: Service, bad: bytes, reason: str
+) -> None:
+    good = [json.dumps(item(eventId=f"e-{uuid4()}")).encode() for _ in range(2)]
+
+    for body in (b'{"events": [%b, %b, %b]}', b"[%b, %b, %b]"):
+        answer = await service.post(
+            "/events/batch", body=body % (good[0], bad, good[1]), headers=JSON
+        )
+
+        assert answer.status == 207, answer.body
+        assert answer.json["processed"] + answer.json["duplicates"] == 2
+        (error,) = answer.json["errors"]
+        assert error["index"] == 1
+        assert reason in error["details"][0]["message"]
 
 
 async def test_every_wrong_field_is_named_at_once(service: Service) -> None:

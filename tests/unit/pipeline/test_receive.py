@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import random
+import re
 import tracemalloc
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from ray_tracking.errors import MalformedRequest, PayloadTooLarge, UnsupportedMedia
 from ray_tracking.events import MAX_BATCH_EVENTS
+from ray_tracking.pipeline.items import items_of
 from ray_tracking.pipeline.receive import (
     JSON,
     NDJSON,
@@ -290,6 +292,113 @@ def test_a_bad_line_refuses_only_itself() -> None:
 
     assert (first, last) == ({"a": 1}, {"a": 3})
     assert isinstance(bad, MalformedRequest)
+
+
+def nested(levels: int) -> bytes:
+    """Lists in lists, with brackets in a text that are none."""
+    return b"[" * levels + rb'"]\"]"' + b"]" * levels
+
+
+UNREADABLE = pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (rb'{"a": "cut \ud83d"}', "hex escape"),
+        (rb'{"a": "\ude00 cut"}', "surrogate"),
+        (b'{"a": {"b": 1, "b": 2}}', 'duplicate key "b"'),
+        (nested(300), "recursion limit"),
+        (nested(5000), "recursion limit"),
+        (b'{"a": {}, "b": ' * 3000 + b"0" + b"}" * 3000, "recursion limit"),
+        (b"9" * 5000, "out of range"),
+        (b'{"a": NaN}', "not valid JSON"),
+        (b'{"a": -Infinity}', "not valid JSON"),
+        (b'{"a": "\xff"}', "unicode"),
+        (b'{"a": "\xed\xa0\x80"}', "unicode"),
+        (b'{"a": "\x00"}', "control character"),
+    ],
+    ids=["high", "low", "twice", "300", "5000", "objects", "long", "NaN", "-Infinity", "ff", "ed",
+         "NUL"],
+)  # fmt: skip
+
+
+@UNREADABLE
+@pytest.mark.parametrize("form", [b"[%b]", b' {\n"events" :\t[ %b ] }\n'])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_item_that_cannot_be_read_refuses_only_itself(
+    bad: bytes, reason: str, form: bytes, place: int
+) -> None:
+    good = ['{"a": "é 😀 ]"}'.encode(), b" 7 \r\n"]
+    listed = [*good[:place], bad, *good[place:]]
+
+    items = parse_batch(form % b",".join(listed), JSON)
+
+    error = items.pop(place)
+    assert isinstance(error, MalformedRequest)
+    assert re.search(f"{reason}.* at line 1 column", str(error))
+    assert items == [{"a": "é 😀 ]"}, 7]
+
+
+@UNREADABLE
+def test_an_item_and_a_line_are_refused_in_the_same_words(bad: bytes, reason: str) -> None:
+    (item,), (line,) = parse_batch(b"[%b]" % bad, JSON), parse_batch(bad, NDJSON)
+
+    assert str(item) == str(line)
+
+
+def test_an_item_as_deep_as_one_may_be_is_read_inside_a_list_too() -> None:
+    assert parse_batch(b'{"events": [%b]}' % nested(200), JSON) == [parse_json(nested(200))]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        b"[%b",
+        b"[%b}",
+        b"[%b,]",
+        b"[,%b]",
+        b"[%b 1]",
+        b"[%b]]",
+        b"[%b] x",
+        b"[%b, {]",
+        b'{"events": [%b]',
+        b'{"events": [%b]]',
+        b'{"events": [%b]}}',
+        b'{"events": [%b], "events": []}',
+        b'{"events" [%b]}',
+        b'{"more": [%b]}',
+    ],
+)
+@pytest.mark.parametrize("bad", [rb'"\ud83d"', nested(300), nested(5000), b"[" * 5000, b'["'])
+def test_a_list_that_is_not_json_is_refused_as_a_whole(around: bytes, bad: bytes) -> None:
+    """Where an item ends would be a guess."""
+    with pytest.raises(MalformedRequest, match="not valid JSON"):
+        parse_batch(around % bad, JSON)
+
+
+def test_a_flood_of_items_is_refused_where_one_cannot_be_read() -> None:
+    body = rb'["\ud83d"' + b",1" * MAX_BATCH_EVENTS + b"]"
+
+    with pytest.raises(PayloadTooLarge, match="more than 10000 events"):
+        parse_batch(body, JSON)
+
+
+def test_a_flood_of_brackets_is_not_followed_to_its_end() -> None:
+    deep = b"[" * 2000 + b",".join([b"[]"] * 600_000) + b"]" * 2000
+
+    with pytest.raises(MalformedRequest, match="recursion limit"):
+        parse_batch(b"[%b, 1]" % deep, JSON)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    )
+)
+def test_items_end_where_they_end(value: Any) -> None:
+    text = json.dumps(value).encode()
+
+    assert list(items_of(b"[%b, %b]" % (text, text))) == [text, text]
 
 
 @pytest.mark.parametrize("separator", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
