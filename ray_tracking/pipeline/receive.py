@@ -3,7 +3,8 @@ Reading a request body: bytes in, JSON values out, or one clear reason why not.
 
 JSON is read strictly: UTF-8, no NaN or Infinity, no lone surrogates, at most 200
 levels, and no object with the same key twice, because the second value would
-silently replace the first.
+silently replace the first. A byte order mark at the start of a body is ignored, as
+RFC 8259 allows.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 _ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 16 * 1024
 _WHITE_SPACE = b" \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 _TRACEPARENT = re.compile(
@@ -161,6 +163,10 @@ def parse_json(body: bytes) -> Any:
     Raises:
         MalformedRequest: With the reason and the place.
     """
+    return _parse(body.removeprefix(_BYTE_ORDER_MARK))
+
+
+def _parse(body: bytes) -> Any:
     try:
         return jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError as error:
@@ -189,12 +195,13 @@ def parse_batch(body: bytes, media: str) -> list[Any]:
         MalformedRequest: If there is no list of events to be found.
         PayloadTooLarge: If there are more than 10,000.
     """
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     if media == NDJSON:
         # Only LF ends a line: CR is white space, in NDJSON as in JSON.
         items: Any = _parse_each(io.BytesIO(body))
     else:
         try:
-            value = parse_json(body) if body else None
+            value = _parse(body) if body else None
         except MalformedRequest as error:
             try:
                 return _parse_each(items_of(body))
@@ -223,7 +230,7 @@ def _parse_each(texts: Iterable[bytes]) -> list[Any]:
         if len(items) == MAX_BATCH_EVENTS:
             raise _too_many()
         try:
-            items.append(parse_json(text))
+            items.append(_parse(text))
         except MalformedRequest as error:
             items.append(error)
     return items

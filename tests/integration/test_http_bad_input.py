@@ -218,6 +218,23 @@ async def test_a_body_that_cannot_be_read_is_told_why(
     assert reason in refused(answer, status)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/events", EVENT, JSON),
+        ("/webhook/tracking", EVENT, JSON),
+        ("/events/batch", b"[" + EVENT + b"]", JSON),
+        ("/events/batch", EVENT + b"\n" + EVENT, NDJSON),
+    ],
+)
+async def test_a_byte_order_mark_is_no_reason_to_refuse(
+    service: Service, path: str, body: bytes, headers: dict[str, str]
+) -> None:
+    answer = await service.post(path, body=b"\xef\xbb\xbf" + body, headers=headers)
+
+    assert answer.status in (200, 202), answer.body
+
+
 @pytest.mark.parametrize("number", [b"1e400", b"-1e400"])
 async def test_a_number_beyond_all_numbers_is_refused(service: Service, number: bytes) -> None:
     answer = await service.post("/events", body=custom(number), headers=JSON)

@@ -31,6 +31,7 @@ from ray_tracking.pipeline.receive import (
 
 BOTH = (JSON, NDJSON)
 COMPRESS = {"gzip": gzip.compress, "zstd": zstandard.compress}
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 encodings = pytest.mark.parametrize("encoding", COMPRESS)
 
 
@@ -185,7 +186,10 @@ def test_another_encoding_is_refused_with_what_to_send(encoding: str) -> None:
         rb'"\ud800"',
         rb'{"\udc00": 1}',
         rb'"\u12"',
-        b"\xef\xbb\xbf{}",
+        BYTE_ORDER_MARK * 2 + b"{}",
+        b" " + BYTE_ORDER_MARK + b"{}",
+        b"{}" + BYTE_ORDER_MARK,
+        BYTE_ORDER_MARK,
         "{}".encode("utf-16"),
         b"[" * 100_000,
         b'{"a":' * 100_000,
@@ -196,6 +200,12 @@ def test_another_encoding_is_refused_with_what_to_send(encoding: str) -> None:
 def test_what_is_not_json_is_refused_with_the_place(body: bytes) -> None:
     with pytest.raises(MalformedRequest, match=r"not valid JSON: .+ at line \d+ column \d+"):
         parse_json(body)
+
+
+def test_a_byte_order_mark_is_ignored() -> None:
+    """Some editors and .NET's writers begin every text with one."""
+    for read in (parse_json, parse_single):
+        assert read(BYTE_ORDER_MARK + b'{"a": 1}') == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -263,6 +273,26 @@ def test_an_empty_body_says_what_to_send() -> None:
 )
 def test_a_batch_has_three_forms(media: str, body: bytes) -> None:
     assert parse_batch(body, media) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        (JSON, b'{"events": [1, 2]}'),
+        (JSON, b"[1, 2]"),
+        (NDJSON, b"1\n2"),
+        (NDJSON, b"\n1\n2\n"),
+    ],
+)
+def test_a_byte_order_mark_before_a_batch_is_ignored(media: str, body: bytes) -> None:
+    assert parse_batch(BYTE_ORDER_MARK + body, media) == [1, 2]
+
+
+def test_a_byte_order_mark_does_not_keep_items_from_being_read_one_by_one() -> None:
+    bad, good = parse_batch(BYTE_ORDER_MARK + rb'["\ud83d", 1]', JSON)
+
+    assert isinstance(bad, MalformedRequest)
+    assert good == 1
 
 
 @pytest.mark.parametrize(
