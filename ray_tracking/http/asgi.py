@@ -14,6 +14,7 @@ import orjson
 
 from ray_tracking.errors import InvalidEvent, PayloadTooLarge, RequestError
 from ray_tracking.pipeline import answer
+from ray_tracking.pipeline.receive import decompress
 from ray_tracking.pipeline.room import Room
 
 Scope = MutableMapping[str, Any]
@@ -92,6 +93,18 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def read_decoded(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """
+    Read the whole body, and undo its ``Content-Encoding``.
+
+    Raises:
+        RequestError: If it is not what the header says, or larger than the limit before or after.
+        ClientGone: If it never became complete.
+    """
+    body = await read_body(scope, receive, limit_bytes)
+    return decompress(body, header(scope, b"content-encoding"), limit_bytes)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from ray_tracking.errors import InvalidEvent
 from ray_tracking.events import MAX_ID_CHARS
-from ray_tracking.http.asgi import read_body
+from ray_tracking.http.asgi import read_decoded
 from ray_tracking.pipeline.receive import JSON, MAX_BODY_BYTES, media_type, parse_json
 from ray_tracking.pipeline.validate import explain, read_identifier
 
@@ -56,7 +56,7 @@ async def read_object(request: Request, adapter: TypeAdapter[T], what: str) -> T
     Raises:
         RequestError: Naming each field that is wrong.
     """
-    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    body = await read_decoded(request.scope, request.receive, MAX_BODY_BYTES)
     media_type(request.headers.get("content-type"), (JSON,))
     value = parse_json(body)
     try:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ray_tracking.errors import InvalidEvent, MalformedRequest
-from ray_tracking.http.asgi import read_body
+from ray_tracking.http.asgi import read_decoded
 from ray_tracking.http.guard import needs
 from ray_tracking.http.paging import page, read_page
 from ray_tracking.http.ports import Ports
@@ -134,7 +134,7 @@ async def _read_object(request: Request) -> dict[str, Any]:
     Raises:
         RequestError: If it is something else than a JSON object.
     """
-    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    body = await read_decoded(request.scope, request.receive, MAX_BODY_BYTES)
     if not body:
         return {}
     media_type(request.headers.get("content-type"), (JSON,))

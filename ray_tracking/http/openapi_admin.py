@@ -5,6 +5,7 @@ from __future__ import annotations
 from ray_tracking.http import openapi_examples as examples
 from ray_tracking.http.openapi_answers import ref
 from ray_tracking.http.openapi_parts import (
+    ENCODING,
     PAGE,
     Object,
     answer,
@@ -88,7 +89,7 @@ def _dead_letters() -> Object:
             },
             **refusals(400, 405, 413, 415, 422),
         },
-        parameters=_CHOSEN_LETTERS,
+        parameters=[*_CHOSEN_LETTERS, ENCODING],
         requestBody={"content": content("RedriveRequest", **examples.REDRIVE_REQUESTS)},
     )
     return {
@@ -120,6 +121,7 @@ def _replays() -> Object:
         parameters=[
             parameter("header", "Idempotency-Key", {"type": "string"},
                        "The same key is the same replay, however often it is sent."),
+            ENCODING,
         ],
         requestBody={
             "required": True,
@@ -163,7 +165,8 @@ def _limits(campaign: Object) -> Object:
     )  # fmt: skip
     put = operation(
         "setLimits", tag, "Let a campaign send more or less than the others", "admin",
-        {**answers, **refusals(400, 405, 409, 413, 415, 422, 503)}, parameters=[campaign],
+        {**answers, **refusals(400, 405, 409, 413, 415, 422, 503)},
+        parameters=[campaign, ENCODING],
         requestBody={"required": True, "content": content("LimitsBody")},
         description="They stand in the place of those before: what is left out or null is as for "
         "the other campaigns. In force within two seconds, and after every restart.",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from ray_tracking.events import MAX_BATCH_EVENTS
 from ray_tracking.http import openapi_examples as examples
-from ray_tracking.http.openapi_parts import Object, answer, content, operation, parameter, refusals
+from ray_tracking.http.openapi_parts import (
+    ENCODING,
+    Object,
+    answer,
+    content,
+    operation,
+    parameter,
+    refusals,
+)
 from ray_tracking.pipeline.receive import NDJSON
 
 _INGEST_HEADERS = [
@@ -14,7 +22,7 @@ _INGEST_HEADERS = [
         {"type": "string", "minLength": 1, "maxLength": 128},
         "Stands for the eventId where there is none; in a batch, with the item's index.",
     ),
-    parameter("header", "Content-Encoding", {"enum": ["gzip", "zstd", "identity"]}),
+    ENCODING,
 ]
 _DURABLE = {"X-Tracking-Durable": {"$ref": "#/components/headers/X-Tracking-Durable"}}
 
@@ -85,6 +93,7 @@ def _links() -> Object:
             "201": answer("The links.", "TrackingLinks"),
             **refusals(400, 405, 413, 415, 422),
         },
+        parameters=[ENCODING],
         requestBody={
             "required": True,
             "content": content("LinkRequest", links=examples.LINK_REQUEST),

@@ -41,7 +41,9 @@ def responses() -> Object:
         "405": answer("Another method.", "Error", "Allow"),
         "409": answer("Its status does not allow it; the text names the status.", "Error"),
         "413": answer("The body is too large, or the batch has too many events.", "Error"),
-        "415": answer("A body of another type; the text names the header to send.", "Error"),
+        "415": answer(
+            "A body of another type or encoding; the text names the header to send.", "Error"
+        ),
         "422": answer("Something is not valid.", "Invalid", invalid=examples.INVALID),
         "429": answer("Over the rate of campaign or client.", "ComeAgain", "Retry-After"),
         "503": answer("Full, or out of reach. Come again.", "ComeAgain", "Retry-After"),
@@ -92,6 +94,9 @@ def parameter(place: str, name: str, schema: Object, text: str = "") -> Object:
         parameter["required"] = True
     return parameter | ({"description": text} if text else {})
 
+
+#: Of every route that takes a body.
+ENCODING = parameter("header", "Content-Encoding", {"enum": ["gzip", "zstd", "identity"]})
 
 #: Of every route that answers page by page.
 PAGE = [

@@ -27,7 +27,7 @@ from ray_tracking.http.asgi import (
     Scope,
     Send,
     header,
-    read_body,
+    read_decoded,
     send_json,
 )
 from ray_tracking.http.client_address import of_request
@@ -168,7 +168,7 @@ class Tracking:
         ports = self._ports
         ports.access.require(scope, "ingest")
         media_type(header(scope, b"content-type"), (JSON,))
-        value = parse_single(await read_body(scope, receive, MAX_BODY_BYTES))
+        value = parse_single(await read_decoded(scope, receive, MAX_BODY_BYTES))
         await send_json(send, 201, self._mint(value, ports.clock() // 1000))
 
     async def drain(self) -> None:

@@ -333,6 +333,59 @@ async def test_an_encoding_that_does_not_hold_is_told(
     assert reason in refused(answer, status)
 
 
+LINKS = {"campaignId": "c", "leadId": "l", "emailId": "e", "links": ["https://a.example/"]}
+SPAN = {"fromTimestamp": "2026-11-20T00:00:00Z", "toTimestamp": "2026-11-21T00:00:00Z"}
+WITH_A_BODY = pytest.mark.parametrize(
+    ("method", "path", "value", "taken"),
+    [
+        ("POST", "/tracking-links", LINKS, 201),
+        ("POST", "/replays", {"campaignId": "c", **SPAN}, 202),
+        ("PUT", "/campaigns/encoded/limits", {"burstCapacity": 5}, 200),
+        ("POST", "/dead-letters/redrive", {"campaignId": "nobody"}, 202),
+    ],
+    ids=["links", "replays", "limits", "redrive"],
+)
+
+
+@WITH_A_BODY
+async def test_a_body_of_any_call_may_be_compressed(
+    service: Service, method: str, path: str, value: Any, taken: int
+) -> None:
+    body = json.dumps(value).encode()
+    for encoding, packed in (("gzip", gzip.compress(body)), ("zstd", zstandard.compress(body))):
+        headers = JSON | {"Content-Encoding": encoding}
+        answer = await service.call(method, path, body=packed, headers=headers)
+        assert answer.status == taken, answer.body
+
+
+@WITH_A_BODY
+@pytest.mark.parametrize(
+    ("encoding", "packed", "status", "reason"),
+    [
+        ("br", None, 415, "Content-Encoding 'br' is not read here; send gzip, zstd or none"),
+        ("gzip", None, 400, "not valid gzip"),
+        ("gzip", gzip_bomb(2 * MIB), 413, "decompressed"),
+    ],
+    ids=["br", "not gzip", "bomb"],
+)
+async def test_a_body_of_any_call_is_what_its_encoding_says(
+    service: Service,
+    method: str,
+    path: str,
+    value: Any,
+    taken: int,
+    encoding: str,
+    packed: bytes | None,
+    status: int,
+    reason: str,
+) -> None:
+    body = json.dumps(value).encode() if packed is None else packed
+    headers = JSON | {"Content-Encoding": encoding}
+    answer = await service.call(method, path, body=body, headers=headers)
+
+    assert reason in refused(answer, status)
+
+
 async def test_compressed_lines_that_were_cut_off_are_not_taken_for_fewer_lines(
     service: Service,
 ) -> None:
