@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AwareDatetime, ConfigDict, Field, Strict, TypeAdapter
+from pydantic import ConfigDict, Field, Strict, StringConstraints, TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,10 +21,17 @@ from ray_tracking.http.guard import needs
 from ray_tracking.http.paging import page, read_keys, read_limit
 from ray_tracking.http.ports import Ports
 from ray_tracking.pipeline.replay import MAX_BATCH_SIZE, ReplayRequest, ReplayStatus, show
+from ray_tracking.pipeline.validate import read_moment
 from ray_tracking.stores.cursor import encode_keys
 from ray_tracking.stores.replays import Estimate, ReplayStore
 
 _RETRY_AFTER_S = 10
+
+Moment = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=64),
+    Field(description="ISO 8601 with an offset or Z.", json_schema_extra={"format": "date-time"}),
+]
 
 
 class ReplayOptions(TypedDict):
@@ -42,8 +49,8 @@ class ReplayBody(TypedDict):
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
     campaignId: Identifier
-    fromTimestamp: AwareDatetime
-    toTimestamp: AwareDatetime
+    fromTimestamp: Moment
+    toTimestamp: Moment
     options: NotRequired[ReplayOptions | None]
 
 
@@ -132,7 +139,11 @@ async def _read_request(request: Request) -> ReplayRequest:
         RequestError: Naming each field that is wrong.
     """
     asked = await read_object(request, _BODY, "a replay")
-    since, until = asked["fromTimestamp"].astimezone(UTC), asked["toTimestamp"].astimezone(UTC)
+    wrong: list[tuple[str, str]] = []
+    since = read_moment(asked["fromTimestamp"], "fromTimestamp", wrong)
+    until = read_moment(asked["toTimestamp"], "toTimestamp", wrong)
+    if since is None or until is None:
+        raise InvalidEvent(wrong)
     if since >= until:
         raise InvalidEvent([("toTimestamp", "must be later than fromTimestamp")])
     if "\0" in asked["campaignId"]:

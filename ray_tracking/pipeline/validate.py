@@ -214,6 +214,27 @@ def read_identifier(text: Any) -> str | None:
     return name if _CONTROL.search(name) is None else None
 
 
+def read_moment(text: str, field: str, problems: Details) -> datetime | None:
+    """
+    The moment that a ``timestamp`` of the same text would be, though it may be ahead.
+
+    Args:
+        text: Without space around it.
+        field: Where it stands.
+        problems: Gets an entry if it is none.
+    """
+    wrong: Details = []
+    occurred_us = _parse_timestamp({"timestamp": text}, math.inf, wrong)
+    problems.extend((field, reason) for _, reason in wrong)
+    if wrong:
+        return None
+    try:
+        return _EPOCH + occurred_us * _MICROSECOND
+    except OverflowError:
+        problems.append((field, "is after the year 9999 in UTC"))
+        return None
+
+
 def _strip_control(text: str) -> str:
     return _CONTROL.sub("", text).strip() if not text.isprintable() else text
 

@@ -132,6 +132,14 @@ async def test_one_that_there_is_not_is_a_404(service: Service, method: str) -> 
         ({"campaignId": "a\0"}, "campaignId"),
         ({"fromTimestamp": "yesterday"}, "fromTimestamp"),
         ({"fromTimestamp": "2026-11-20T00:00:00"}, "fromTimestamp"),
+        ({"fromTimestamp": "1795168800"}, "fromTimestamp"),
+        ({"fromTimestamp": 1795168800}, "fromTimestamp"),
+        ({"fromTimestamp": None}, "fromTimestamp"),
+        ({"fromTimestamp": " "}, "fromTimestamp"),
+        ({"fromTimestamp": "2026-11-20"}, "fromTimestamp"),
+        ({"fromTimestamp": "0001-01-01T00:00:00+14:00"}, "fromTimestamp"),
+        ({"toTimestamp": "9999-12-31T23:59:59-14:00"}, "toTimestamp"),
+        ({"toTimestamp": "1795255200.5"}, "toTimestamp"),
         ({"toTimestamp": "2026-11-19T00:00:00Z"}, "toTimestamp"),
         ({"options": {"batchSize": 0}}, "options.batchSize"),
         ({"options": {"batchSize": "many"}}, "options.batchSize"),
@@ -145,3 +153,16 @@ async def test_what_is_wrong_is_named(service: Service, change: Any, field: str)
     answer = await service.post("/replays", {"campaignId": "c", **SPAN} | change)
 
     assert [one["field"] for one in described(answer, 422, "Invalid")["details"]] == [field]
+
+
+async def test_a_time_is_written_as_in_an_event(service: Service) -> None:
+    wrong = {"fromTimestamp": "1795168800", "toTimestamp": "2026-11-21"}
+    answer = await service.post("/replays", {"campaignId": "c", **wrong})
+    spaced = {"fromTimestamp": " 2026-11-20T00:00:00Z\n", "toTimestamp": " 9999-12-31T23:59:59Z "}
+    accepted = await service.post("/replays", {"campaignId": "c", **spaced})
+
+    assert described(answer, 422, "Invalid")["details"] == [
+        {"field": "fromTimestamp", "message": "is not ISO 8601, such as 2026-11-23T19:00:00Z"},
+        {"field": "toTimestamp", "message": "needs a date, a time, and an offset or Z"},
+    ]
+    await ended(service, described(accepted, 202, "ReplayAccepted")["replayJobId"])
