@@ -53,8 +53,10 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _YEAR_1_US = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-#: ``fromisoformat`` takes any character between date and time, and NUL before an offset.
-_TIMESTAMP = re.compile(r"[0-9W-]+[Tt ][0-9:.,]+ ?(?:Z|[+-][0-9:.]+)")
+#: ``fromisoformat`` takes any character between date and time, a time that ends in its
+#: punctuation, and space or NUL before an offset.
+_TIMESTAMP = re.compile(r"[0-9W-]++[Tt ][0-9:.,]++(?<![:.,])(?:Z|[+-][0-9:.]++)")
+_NOT_ISO = "is not ISO 8601, such as 2026-11-23T19:00:00Z"
 
 _IDENTIFIERS = frozenset({"campaignId", "leadId", "emailId", "accountId", "eventId", "linkId"})
 _TEXTS = frozenset(
@@ -244,10 +246,15 @@ def _parse_timestamp(data: dict[str, Any], now_s: float, problems: Details) -> i
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        problems.append(("timestamp", "is not ISO 8601, such as 2026-11-23T19:00:00Z"))
+        if text.endswith("z"):  # as RFC 3339 allows
+            return _parse_timestamp({"timestamp": text[:-1] + "Z"}, now_s, problems)
+        problems.append(("timestamp", _NOT_ISO))
         return 0
-    if moment.tzinfo is None or not _TIMESTAMP.fullmatch(text):
+    if moment.tzinfo is None:
         problems.append(("timestamp", "needs a date, a time, and an offset or Z"))
+        return 0
+    if not _TIMESTAMP.fullmatch(text):
+        problems.append(("timestamp", _NOT_ISO))
         return 0
     occurred_us = (moment - _EPOCH) // _MICROSECOND
     if occurred_us < _YEAR_1_US:
