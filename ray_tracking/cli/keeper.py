@@ -4,7 +4,8 @@ The keeper: the parent of ``ray-tracking run``, which starts the whole again whe
 The child is the Ray driver, and everything of Ray is below it. When the child, the GCS or
 the raylet has gone, what is left below is of no use to anybody: the keeper kills it, removes
 Ray's session directory, and forks another child. The embedded servers are spared, and
-held for the next child; see :mod:`ray_tracking.stores.embedded.guard`.
+held for the next child; see :mod:`ray_tracking.stores.embedded.guard`. So is the data
+directory, by a lock; see :mod:`ray_tracking.cli.in_use`.
 
 The keeper imports neither Ray nor the settings: it must not be what runs out of memory.
 If it is killed all the same, the kernel asks the child to stop cleanly.
@@ -12,17 +13,18 @@ If it is killed all the same, the kernel asks the child to stop cleanly.
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from ray_tracking.cli.in_use import lock
 from ray_tracking.cli.processes import (
     Process,
     adopt_orphans,
@@ -56,10 +58,31 @@ _SIGNALS = {*_STOP_SIGNALS, signal.SIGCHLD}
 
 
 class Report:
-    """What the child tells its keeper."""
+    """
+    What the child tells its keeper.
 
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
+    Args:
+        keeper: Who listens.
+        held: The file that the keeper has locked in a former life, if any.
+    """
+
+    def __init__(self, keeper: socket.socket, held: os.stat_result | None) -> None:
+        self._keeper = keeper
+        self._held = held
+
+    def hold(self, data_dir: Path) -> None:
+        """
+        From now on, and as long as the keeper is there, this data directory is ours alone.
+
+        Raises:
+            StartError: It is somebody else's.
+        """
+        file = lock(data_dir, os.getppid(), self._held)
+        if file is not None:
+            with suppress(BrokenPipeError):
+                socket.send_fds(self._keeper, [b"hold\n"], [file])
+            # Ours would outlive a keeper that is killed, and refuse the next one.
+            os.close(file)
 
     def ray_started(self, session_dir: Path) -> None:
         """From now on Ray is watched, and this directory removed at the end."""
@@ -71,7 +94,7 @@ class Report:
 
     def _say(self, line: str) -> None:
         with suppress(BrokenPipeError):  # a keeper that is gone has sent us SIGTERM
-            os.write(self._pipe, f"{line}\n".encode())
+            self._keeper.sendall(f"{line}\n".encode())
 
 
 class Pauses:
@@ -102,8 +125,9 @@ def keep_running() -> Report:
     pauses = Pauses()
     was_ready = False
     servers = _Servers()
+    held = _Held()
     while True:
-        child = _fork()
+        child = _fork(held)
         if isinstance(child, Report):
             servers.let_go()
             return child
@@ -136,12 +160,14 @@ class _Child:
     Args:
         pid: The Ray driver.
         reports: Where it says how far it is.
+        held: Where the lock goes that it hands over.
     """
 
-    def __init__(self, pid: int, reports: int) -> None:
+    def __init__(self, pid: int, reports: socket.socket, held: _Held) -> None:
         self.exit_code: int | None = None
         self._pid = pid
-        self._reports = io.FileIO(reports)
+        self._reports = reports
+        self._held = held
         self._session_dir: Path | None = None
         self._vital: list[Process] = []
         self._began_s = time.monotonic()
@@ -193,9 +219,8 @@ class _Child:
             send(signal.SIGKILL, left)
             time.sleep(0.01)
             self._wait()
-        if not self._reports.closed:
-            self._listen()  # to its last words
-            self._reports.close()
+        self._listen()  # to its last words
+        self._reports.close()
         if self._session_dir is not None:
             shutil.rmtree(self._session_dir, ignore_errors=True)
 
@@ -214,33 +239,66 @@ class _Child:
         return None
 
     def _listen(self) -> None:
-        said = self._reports.read(4096) or b""
-        for line in said.decode().splitlines():
+        for line in self._said():
             if line == "ready":
                 self._ready_s = time.monotonic()
-            else:
+            elif line != "hold":
                 self._session_dir = Path(line)
                 self._vital = [p for p in below(self._pid) if p.name in _VITAL]
+
+    def _said(self) -> Iterator[str]:
+        """Each line that has come; what came with one is held."""
+        with suppress(OSError):  # nothing more for now, or it is closed
+            while True:
+                said, files, *_ = socket.recv_fds(self._reports, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+                for file in files:
+                    self._held.take(file)
+                if not said:
+                    return
+                yield from said.decode().splitlines()
 
     def _wait(self) -> None:
         self.exit_code = wait_for_ended().get(self._pid, self.exit_code)
 
 
-def _fork() -> _Child | Report:
-    reading, writing = os.pipe()
+class _Held:
+    """The lock on the data directory, once a child has handed it over."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+
+    def take(self, file: int) -> None:
+        """Hold this one from now on."""
+        self.let_go()
+        self._file = file
+
+    def let_go(self) -> os.stat_result | None:
+        """Leave it to others to hold it; says which file it was."""
+        file, self._file = self._file, None
+        if file is None:
+            return None
+        found = os.fstat(file)
+        os.close(file)
+        return found
+
+
+def _fork(held: _Held) -> _Child | Report:
+    reading, writing = socket.socketpair()
     keeper_pid = os.getpid()
     pid = os.fork()
     if pid:
-        os.close(writing)
-        os.set_blocking(reading, False)
-        return _Child(pid, reading)
-    os.close(reading)
+        writing.close()
+        reading.setblocking(False)
+        return _Child(pid, reading, held)
+    reading.close()
+    # The keeper's alone, so that it ends with the keeper: what is closed here stays locked there.
+    locked = held.let_go()
     # Out of the terminal's reach: Ctrl-C comes from the keeper, once, and never to Ray's own.
     os.setpgid(0, 0)
     end_with_parent()
     if os.getppid() != keeper_pid:
         raise SystemExit(1)  # it was killed before the kernel knew that we want to know
-    return Report(writing)
+    return Report(writing, locked)
 
 
 def _next_signal(within_s: float) -> None:

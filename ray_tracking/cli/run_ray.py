@@ -55,6 +55,8 @@ def run(file: Path | None, options: Mapping[str, Any], report: Report) -> None:
     with _signals() as stop:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         settings = Settings.load({**(read_config(file).args if file else {}), **options})
+        # First: of one that runs with the same settings, the port would be found to be taken.
+        report.hold(settings.data_dir)
         check_before_start(settings)
         _run(settings, stop, report)
 

@@ -94,6 +94,20 @@ def test_a_taken_port_stops_the_start_with_one_line(service: Service, tmp_path: 
     assert len(second.stderr.strip().splitlines()) == 1
 
 
+def test_a_data_directory_in_use_stops_the_start_with_one_line(service: Service) -> None:
+    """Otherwise both would write the same log, and the end of one would end the other's servers."""
+    second = subprocess.run(
+        [str(BIN / "ray-tracking"), "run", "--data-dir", str(service.data_dir)],
+        cwd=service.directory, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert second.returncode == 2
+    assert second.stderr == (
+        f"ray-tracking: data_dir: {service.data_dir} is in use by ray-tracking run "
+        f"(process {service.process.pid}); stop it, or choose another TRACKING_DATA_DIR\n"
+    )
+    assert service.call("GET", "/readyz").status == 200
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [

@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ray_tracking.cli.in_use import LOCK_NAME, lock
+from ray_tracking.errors import StartError
 from tests.support.waiting import eventually
 
 #: Started anew for each life. It leaves an orphan, as Ray leaves its workers.
@@ -22,11 +24,17 @@ CHILD = """
 import os, signal, subprocess, sys
 from pathlib import Path
 from ray_tracking.cli.keeper import keep_running
+from ray_tracking.errors import StartError
 
 report = keep_running()
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
 home = Path(sys.argv[1])
+try:
+    report.hold(home / "data")
+except StartError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
 with (home / "lives").open("a") as lives:
     lives.write(f"{os.getpid()}\\n")
 if (home / "fail").exists():
@@ -183,3 +191,57 @@ async def test_a_killed_keeper_takes_the_child_with_it(kept: Kept) -> None:
     for process in left:
         if process.is_running():
             process.kill()
+
+
+async def test_a_second_one_for_the_same_data_directory_is_refused(kept: Kept) -> None:
+    """Also when the first has lost its Ray meanwhile: it is told whom to stop."""
+    await kept.wait_for_life(1)
+    os.kill(kept.lives[0], signal.SIGKILL)
+    await kept.wait_for_life(2)
+
+    second = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", CHILD, str(kept.home)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+    assert (second.returncode, second.stderr) == (
+        2,
+        f"data_dir: {kept.home}/data is in use by ray-tracking run (process {kept.keeper.pid}); "
+        "stop it, or choose another TRACKING_DATA_DIR\n",
+    )
+    assert len(kept.lives) == 2
+
+
+@pytest.mark.parametrize("life", [1, 2])
+async def test_a_killed_keeper_leaves_the_data_directory_to_the_next(kept: Kept, life: int) -> None:
+    """Whatever lives on below it, be it the child itself."""
+    await kept.wait_for_life(1)
+    if life == 2:
+        os.kill(kept.lives[0], signal.SIGKILL)
+        await kept.wait_for_life(2)
+    with pytest.raises(StartError, match="in use"):
+        lock(kept.home / "data", os.getpid(), None)
+    left = kept.below()
+    os.kill(kept.lives[-1], signal.SIGSTOP)
+
+    kept.keeper.kill()
+    kept.keeper.wait()
+
+    try:
+        file = lock(kept.home / "data", os.getpid(), None)
+    finally:
+        for process in left:
+            process.kill()
+    assert file is not None
+    os.close(file)
+    assert (kept.home / "data" / LOCK_NAME).read_text() == f"{os.getpid()}\n"
+
+
+def test_a_data_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
+    """One line, and not a traceback."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StartError, match=r"^data_dir: .*/file/data cannot be used: Not a dir"):
+        lock(tmp_path / "file" / "data", os.getpid(), None)
