@@ -92,6 +92,10 @@ class Report:
         """From now on a child that ends is started again."""
         self._say("ready")
 
+    def stopping(self) -> None:
+        """From now on Ray may go: the child ends it itself, and then tells why by its code."""
+        self._say("stopping")
+
     def _say(self, line: str) -> None:
         with suppress(BrokenPipeError):  # a keeper that is gone has sent us SIGTERM
             self._keeper.sendall(f"{line}\n".encode())
@@ -118,7 +122,8 @@ def keep_running() -> Report:
 
     Raises:
         SystemExit: In the parent, when everything has ended: with 0 after SIGINT or
-            SIGTERM, with the child's code if its first start failed.
+            SIGTERM, with the child's code if its first start failed, and with 1 if it was
+            killed while it ended for that.
     """
     adopt_orphans()
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -136,9 +141,12 @@ def keep_running() -> Report:
             was_ready = was_ready or child.was_ready
             servers.hold()
             child.clean_up()
-            if not was_ready and child.exit_code is not None and child.exit_code >= 0:
+            if not was_ready and child.failed:
                 servers.end()
-                raise SystemExit(child.exit_code)
+                if child.exit_code is not None and child.exit_code >= 0:
+                    raise SystemExit(child.exit_code)  # it has said why
+                _say(f"{lost}; the first start has failed")
+                raise SystemExit(1)
             pause_s = pauses.after(child.healthy_s)
             again = f"again in {pause_s:g} s" if pause_s else "again"
             _say(f"{lost}; starting everything {again}")
@@ -172,12 +180,23 @@ class _Child:
         self._vital: list[Process] = []
         self._began_s = time.monotonic()
         self._ready_s: float | None = None
+        self._stopping_s: float | None = None
         self._ended_s: float | None = None
 
     @property
     def was_ready(self) -> bool:
         """Whether it ever worked."""
         return self._ready_s is not None
+
+    @property
+    def failed(self) -> bool:
+        """
+        Whether it gave up by itself.
+
+        What is lost has not: its service may take events a moment before we hear that it is ready.
+        """
+        ended = self.exit_code is not None and self.exit_code >= 0
+        return ended or self._stopping_s is not None
 
     @property
     def healthy_s(self) -> float:
@@ -189,13 +208,15 @@ class _Child:
     def watch(self) -> str:
         """Return when it is lost, and say why."""
         while True:
-            self._listen()
+            if self._lost():
+                self._listen()  # it may have said before that it stops
             lost = self._lost()
             if lost is not None:
                 self._ended_s = time.monotonic()
                 return lost
             _next_signal(_LOOK_EVERY_S)
             self._wait()
+            self._listen()
 
     def stop(self) -> None:
         """Let it end cleanly, as far as it can, and end what it leaves."""
@@ -207,7 +228,7 @@ class _Child:
                 _next_signal(_LOOK_EVERY_S)
             self._wait()
             self._listen()
-            if self._lost():
+            if self._gone():
                 until_s = min(until_s, time.monotonic() + _STOP_ALONE_WITHIN_S)
         self.clean_up()
 
@@ -229,19 +250,30 @@ class _Child:
             if self.exit_code < 0:
                 return f"the Ray driver was killed by {signal.Signals(-self.exit_code).name}"
             return f"the Ray driver ended with code {self.exit_code}"
+        if self._stopping_s is not None:
+            if time.monotonic() - self._stopping_s > _STOP_WITHIN_S:
+                return f"the Ray driver has not ended within {_STOP_WITHIN_S:g} s"
+            return None
+        if gone := self._gone():
+            return gone
+        if self._ready_s is None and time.monotonic() - self._began_s > _READY_WITHIN_S:
+            return f"nothing was ready within {_READY_WITHIN_S:g} s"
+        return None
+
+    def _gone(self) -> str | None:
         if self._session_dir is not None:
             living = {process.name for process in self._vital if process.alive}
             for name in _VITAL:
                 if name not in living:
                     return f"Ray's {name} has gone"
-        if self._ready_s is None and time.monotonic() - self._began_s > _READY_WITHIN_S:
-            return f"nothing was ready within {_READY_WITHIN_S:g} s"
         return None
 
     def _listen(self) -> None:
         for line in self._said():
             if line == "ready":
                 self._ready_s = time.monotonic()
+            elif line == "stopping":
+                self._stopping_s = time.monotonic()
             elif line != "hold":
                 self._session_dir = Path(line)
                 self._vital = [p for p in below(self._pid) if p.name in _VITAL]

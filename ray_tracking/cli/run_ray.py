@@ -170,6 +170,7 @@ def _run(settings: Settings, stop: threading.Event, report: Report) -> None:
         stop.wait()
     finally:
         stop.set()
+        report.stopping()
         click.echo("ray-tracking: stopping", err=True)
         serve.shutdown()
         ray.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from tests.support.waiting import eventually
 
 #: Started anew for each life. It leaves an orphan, as Ray leaves its workers.
 CHILD = """
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
 from pathlib import Path
 from ray_tracking.cli.keeper import keep_running
 from ray_tracking.errors import StartError
@@ -41,14 +42,23 @@ if (home / "fail").exists():
     sys.exit(2)
 session = home / f"session-{os.getpid()}"
 session.mkdir()
-for name in ("gcs_server", "raylet"):
-    subprocess.Popen([home / name, "1000"])
+ray = [subprocess.Popen([home / name, "1000"]) for name in ("gcs_server", "raylet")]
 subprocess.run(["sh", "-c", "sleep 1000 &"])
 wait = "import signal; signal.pause()"
 guard = [sys.executable, "-c", wait, "ray_tracking.stores.embedded.guard"]
 if not (home / "guard").exists():
     (home / "guard").write_text(str(subprocess.Popen(guard).pid))
 report.ray_started(session)
+if (home / "fail-late").exists():
+    if "says" in (home / "fail-late").read_text():
+        report.stopping()
+    for process in ray:
+        process.kill()
+    if "killed" in (home / "fail-late").read_text():
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(2)
+    print("its reason", file=sys.stderr)
+    sys.exit(2)
 report.ready()
 (session / "ready").touch()
 signal.pause()
@@ -163,6 +173,41 @@ async def test_a_first_start_that_fails_is_not_repeated(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     assert await kept.end() == (2, "")
     assert len(kept.lives) == 1
+
+
+async def test_a_first_start_that_fails_ends_its_ray_itself_and_says_why(tmp_path: Path) -> None:
+    """That its Ray has gone by then is no loss."""
+    (tmp_path / "fail-late").write_text("says so")
+    kept = Kept(tmp_path)
+    assert await kept.end() == (2, "its reason\n")
+    assert len(kept.lives) == 1
+
+
+async def test_a_first_start_that_is_killed_while_it_ends_is_not_repeated(tmp_path: Path) -> None:
+    """It had failed before, whatever the reason that it could not say."""
+    (tmp_path / "fail-late").write_text("says so, is killed")
+    kept = Kept(tmp_path)
+    code, said = await kept.end()
+    assert code == 1
+    assert (
+        said == "ray-tracking: the Ray driver was killed by SIGKILL; the first start has failed\n"
+    )
+    assert len(kept.lives) == 1
+    assert kept.sessions == []
+
+
+async def test_a_first_start_that_loses_its_ray_is_repeated(tmp_path: Path) -> None:
+    """Its service may have taken events already."""
+    (tmp_path / "fail-late").touch()
+    kept = Kept(tmp_path)
+    try:
+        await eventually(lambda: len(kept.lives) == 1)
+        await eventually(lambda: "again" in (tmp_path / "said").read_text())
+    finally:
+        kept.keeper.terminate()
+    code, said = await kept.end()
+    assert code == 0
+    assert re.match(r"ray-tracking: Ray's (gcs_server|raylet) has gone; starting everything", said)
 
 
 async def test_a_later_start_that_fails_is_repeated_after_a_pause(kept: Kept) -> None:
