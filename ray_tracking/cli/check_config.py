@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from ray_tracking.cli.named import check_named
 from ray_tracking.cli.serve_file import check_changes, check_listener, read_config
 from ray_tracking.settings import Settings, environment
 from ray_tracking.settings.data_dir import DEFAULT_DATA_DIR, resolve_data_dir
@@ -35,6 +36,7 @@ def command(file: Path | None, as_json: bool) -> None:
     if serve is not None:
         check_listener(serve, settings)
         check_changes(serve, settings)
+    check_named(settings)
     rows = {
         name: {"value": value, "source": settings.source_of(name)}
         for name, value in settings.public_dict().items()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from ray_tracking.cli.named import check_named
 from ray_tracking.cli.serve_file import check_changes, check_listener, read_config
 from ray_tracking.pipeline.doctor import (
     Finding,
@@ -57,6 +58,7 @@ def command(context: click.Context, file: Path | None, address: str | None, as_j
     if serve is not None:
         check_listener(serve, settings)
         check_changes(serve, settings)
+    check_named(settings)
     findings = [*_machines(settings, address), *asyncio.run(_servers(settings))]
     state = worst(findings)
     if as_json:

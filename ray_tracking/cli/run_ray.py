@@ -29,6 +29,7 @@ import click
 
 from ray_tracking import __version__
 from ray_tracking.cli.keeper import Report
+from ray_tracking.cli.named import check_named
 from ray_tracking.cli.serve_file import read_config
 from ray_tracking.errors import StartError
 from ray_tracking.settings import Settings
@@ -66,13 +67,13 @@ def check_before_start(settings: Settings) -> None:
     Say what is wrong before anything is started.
 
     Raises:
-        StartError: The port is taken, or a server that was named does not do.
+        SettingsError: A validation rule cannot be imported.
+        StartError: The port is taken, or a file or server that was named does not do.
     """
-    from ray_tracking.sources.rules import load_rules
     from ray_tracking.stores import database, log_setup
     from ray_tracking.stores.log import EventLog
 
-    load_rules(settings.validation_rules)
+    check_named(settings)
     _check_port(settings.host, settings.port)
 
     async def check_servers() -> None:

@@ -99,10 +99,10 @@ def _open(path: Path) -> maxminddb.Reader:
         return maxminddb.open_database(path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise StartError(f"city database {path}: {reason}") from error
+        raise StartError(f"geo_database: {path}: {reason}") from error
     except (ValueError, maxminddb.InvalidDatabaseError) as error:
         raise StartError(
-            f"city database {path}: not a MaxMind database, or a damaged one; fetch it again"
+            f"geo_database: {path}: not a MaxMind database, or a damaged one; fetch it again"
         ) from error
 
 

@@ -114,6 +114,7 @@ def test_a_data_directory_in_use_stops_the_start_with_one_line(service: Service)
         ("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none", "Postgres cannot be reached"),
         ("REDIS_URL", "redis://127.0.0.1:1", "Redis cannot be reached"),
         ("TRACKING_MAX_BATCH_SIZE", "many", "TRACKING_MAX_BATCH_SIZE"),
+        ("TRACKING_GEO_DATABASE", "/nope.mmdb", "geo_database: /nope.mmdb: No such file"),
     ],
 )
 def test_what_cannot_work_stops_the_start_with_one_line(

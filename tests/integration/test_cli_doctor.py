@@ -99,6 +99,25 @@ async def test_a_data_directory_that_cannot_be_is_found(stack: Stack, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TRACKING_GEO_DATABASE", "/nope.mmdb"),
+        ("TRACKING_VALIDATION_RULES", "no_such.rules:rule"),
+    ],
+)
+async def test_what_a_setting_names_and_is_not_there_is_one_line(
+    stack: Stack, name: str, value: str
+) -> None:
+    """As check-config and a start say it."""
+    result = await doctor(stack, **{name: value})
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert name.removeprefix("TRACKING_").lower() in result.stderr
+    assert value in result.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["no-such-file.yaml"], "cannot be read"),

@@ -222,11 +222,11 @@ def test_a_file_that_is_not_there_stops_the_start_in_one_line(tmp_path: Path) ->
     with pytest.raises(StartError) as error:
         GeoTable(tmp_path / "missing.mmdb")
 
-    assert str(error.value) == f"city database {tmp_path}/missing.mmdb: No such file or directory"
+    assert str(error.value) == f"geo_database: {tmp_path}/missing.mmdb: No such file or directory"
 
 
 def test_a_folder_is_no_city_database(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="city database"):
+    with pytest.raises(StartError, match=r"^geo_database: "):
         GeoTable(tmp_path)
 
 
