@@ -24,6 +24,8 @@ from ray_tracking.settings.environment import did_you_mean
 IMPORT_PATH = "ray_tracking.app:build"
 DEPLOYMENTS = ("Ingress", "Supervisor")
 
+#: Both of these make a file one for ``ray up``.
+_LAUNCHER_KEYS = {"cluster_name", "provider"}
 #: Any of these makes a file a Serve YAML; otherwise it is a mapping of settings.
 _SERVE_KEYS = {"applications", "proxy_location", "http_options", "grpc_options", "logging_config"}
 
@@ -57,6 +59,10 @@ def read_config(path: Path) -> ConfigFile:
         content = {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise SettingsError(f"{path}: must be a mapping of names to values")
+    if content.keys() >= _LAUNCHER_KEYS:
+        raise SettingsError(
+            f"{path}: this is a file for Ray's cluster launcher, not a Serve config"
+        )
     if not _SERVE_KEYS & content.keys():
         return ConfigFile(content, None)
     _check_serve(path, content)

@@ -153,6 +153,18 @@ def test_a_file_that_is_not_yaml_does_not_show_its_text(tmp_path: Path) -> None:
     assert "s3cret" not in result.stderr
 
 
+@pytest.mark.parametrize("name", ["cluster.yaml", "cluster.local.yaml"])
+def test_a_file_for_the_cluster_launcher_is_called_that(name: str) -> None:
+    """Not a list of each of its keys."""
+    path = Path(__file__).parents[2] / name
+    result = check(path)
+
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"ray-tracking: {path}: this is a file for Ray's cluster launcher, not a Serve config\n",
+    )
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     result = check(tmp_path / "none.yaml")
 
