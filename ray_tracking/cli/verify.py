@@ -8,6 +8,7 @@ import json
 import click
 
 from ray_tracking.cli.servers import queries
+from ray_tracking.errors import RequestError
 from ray_tracking.pipeline.recount import Check
 from ray_tracking.settings import Settings
 
@@ -22,7 +23,8 @@ def command(context: click.Context, campaign_ids: tuple[str, ...], as_json: bool
     """Recount CAMPAIGN, or every one, from its rows and compare all figures.
 
     A service may run meanwhile. What stood in days that retention has dropped is taken from
-    the sealed sums. Exit code 0 when everything is equal, 1 when something differs.
+    the sealed sums. Exit code 0 when everything is equal, 1 when something differs, 2 when there
+    is no such campaign.
     """
     equal = asyncio.run(_verify(Settings.load(), campaign_ids, as_json))
     context.exit(0 if equal else 1)
@@ -30,8 +32,12 @@ def command(context: click.Context, campaign_ids: tuple[str, ...], as_json: bool
 
 async def _verify(settings: Settings, campaign_ids: tuple[str, ...], as_json: bool) -> bool:
     checked = compared = different = 0
+    unknown: list[str] = []
     async with queries(settings) as (opened, _):
         async for check in opened.verifier.check_many(campaign_ids):
+            if campaign_ids and not check.figures:
+                unknown.append(check.campaign_id)
+                continue
             checked += 1
             compared += len(check.figures)
             different += len(check.differences)
@@ -39,6 +45,8 @@ async def _verify(settings: Settings, campaign_ids: tuple[str, ...], as_json: bo
                 click.echo(json.dumps(check.answer()))
             else:
                 show(check)
+    if unknown:
+        raise RequestError(f"there are no rows and no figures of {', '.join(unknown)}")
     if not as_json:
         click.echo(f"{checked} campaigns, {compared:,} figures, {different:,} differences")
     return not different

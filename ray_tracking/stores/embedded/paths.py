@@ -31,6 +31,11 @@ def control_socket(data_dir: Path) -> Path:
     return socket_dir(data_dir, "guard.sock") / "guard.sock"
 
 
+def was_started(data_dir: Path, server: str) -> bool:
+    """Whether ``postgres`` or ``valkey`` has ever been started in this data directory."""
+    return (data_dir / server).is_dir()
+
+
 def socket_dir(home: Path, socket_name: str) -> Path:
     """
     The directory for a socket: ``home``, or a short one named after it.
