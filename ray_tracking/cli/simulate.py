@@ -29,6 +29,7 @@ from ray_tracking.cli.simulate_player import Player
 from ray_tracking.cli.simulate_sender import AccessRefused, Acknowledged, Sender
 from ray_tracking.cli.simulate_tally import Tally
 from ray_tracking.errors import StartError
+from ray_tracking.settings import Settings
 from ray_tracking.sources.simulation import Planned, Shape, plan
 
 _DEFAULT_DURATION_S = 30.0
@@ -40,7 +41,7 @@ _SHARE = click.FloatRange(0, 1)
 
 
 @click.command()
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The service.")
+@click.option("--url", help="Of the service; else from the settings.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=200, show_default=True,
               help="Events a second, whether it keeps up or not.")  # fmt: skip
 @click.option("--duration", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
@@ -63,7 +64,7 @@ _SHARE = click.FloatRange(0, 1)
 @click.option("--acknowledged", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Append a line of JSON for each event, after its acknowledgement.")  # fmt: skip
 def command(
-    url: str,
+    url: str | None,
     rate: float,
     duration: float | None,
     events: int | None,
@@ -78,6 +79,7 @@ def command(
     acknowledged: Path | None,
 ) -> None:
     """Play campaigns against a running service, over its public API."""
+    base = (url or Settings.load().public_base_url).rstrip("/")
     if duration is None:
         duration = math.inf if events else _DEFAULT_DURATION_S
     limit = math.inf if events is None else events
@@ -91,14 +93,13 @@ def command(
         repeat_share=duplicates,
     )
     click.echo(
-        f"{count:,} events at {rate:,g}/s in {shape.campaigns} campaigns to {url} "
+        f"{count:,} events at {rate:,g}/s in {shape.campaigns} campaigns to {base} "
         f"(--seed {shape.seed})",
         err=True,
     )
     tally = Tally()
     with _memory(acknowledged) as remember:
         options = {"retry_for_s": 0 if no_retry else retry_for, "batch_size": batch_size}
-        base = url.rstrip("/")
         elapsed_s = uvloop.run(
             _play(base, api_key, tally, remember, shape, int(count), duration, **options)
         )

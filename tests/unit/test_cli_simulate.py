@@ -121,6 +121,31 @@ def test_the_summary_adds_up() -> None:
     assert lines["events 12.3"] == "12.3"
 
 
+@pytest.mark.parametrize(
+    ("env", "where"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"TRACKING_PORT": "9001"}, "http://127.0.0.1:9001"),
+        ({"TRACKING_BASE_URL": "https://t.example.com"}, "https://t.example.com"),
+    ],
+)
+def test_the_service_is_that_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], where: str
+) -> None:
+    """As for every other command that asks one."""
+    for name in ("TRACKING_PORT", "TRACKING_BASE_URL", "TRACKING_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+    def refuse(*_: Any) -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "no")
+
+    monkeypatch.setattr(aiohttp.ClientSession, "get", refuse)
+    result = CliRunner().invoke(cli.main, ["simulate"], env=env)
+
+    assert result.exit_code == 2
+    assert f"nothing answers at {where} " in result.stderr
+
+
 def test_where_nothing_answers_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 9)")
