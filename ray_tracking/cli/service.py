@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 import aiohttp
 import click
 
-from ray_tracking.errors import Unavailable
+from ray_tracking.errors import StartError, Unavailable
 from ray_tracking.settings import Settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _ANSWER_WITHIN_S = 10.0
+API_KEY_VARIABLE = "RAY_TRACKING_API_KEY"
+KEY_HINT = f"give a key with --api-key or {API_KEY_VARIABLE}"
 
 
 def service_options(scope: str) -> Callable[[_Command], _Command]:
@@ -26,7 +28,7 @@ def service_options(scope: str) -> Callable[[_Command], _Command]:
 
     def add(command: _Command) -> _Command:
         key = click.option(
-            "--api-key", envvar="RAY_TRACKING_API_KEY", help=f"A key with the scope {scope}."
+            "--api-key", envvar=API_KEY_VARIABLE, help=f"A key with the scope {scope}."
         )
         return click.option("--url", help="Of the service; else from the settings.")(key(command))
 
@@ -66,6 +68,7 @@ class Service:
             within_s: How long the answer may take; None for as long as it does.
 
         Raises:
+            StartError: In one line, if the service's URL is none.
             Unavailable: In one line, if there is no such answer.
         """
         timeout = aiohttp.ClientTimeout(total=within_s, sock_connect=_ANSWER_WITHIN_S)
@@ -74,20 +77,37 @@ class Service:
                 method, self.base + path, params=query, json=value, timeout=timeout
             ) as answer:
                 body = await answer.json()
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise not_a_url(self.base) from None
         except aiohttp.ClientConnectorError:
             raise Unavailable(
                 f"nothing listens at {self.base}: is it running, and is --url right?"
             ) from None
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ContentTypeError, ValueError):
+            raise self._not_ours(answer.status) from None
+        except (aiohttp.ClientError, TimeoutError) as error:
             reason = str(error) or "it took too long"
             raise Unavailable(f"{self.base} does not answer: {reason}") from None
         if not isinstance(body, dict):
-            raise Unavailable(f"{self.base} answered {answer.status}, but not as this service does")
+            raise self._not_ours(answer.status)
         return answer.status, body
 
     def refusal(self, status: int, body: Mapping[str, Any]) -> Unavailable:
         """An answer that is none, as one line."""
-        return Unavailable(f"{self.base} answered {status}: {reason_of(body)}")
+        if "error" not in body:
+            return self._not_ours(status)
+        hint = f"; {KEY_HINT}" if status in (401, 403) else ""
+        return Unavailable(f"{self.base} answered {status}: {reason_of(body)}{hint}")
+
+    def _not_ours(self, status: int) -> Unavailable:
+        return Unavailable(
+            f"{self.base} answered {status}, but not as ray-tracking does: is --url right?"
+        )
+
+
+def not_a_url(text: str) -> StartError:
+    """For what was given as the URL of a service."""
+    return StartError(f"{text!r} is not a URL such as http://127.0.0.1:8000")
 
 
 def reason_of(body: Mapping[str, Any]) -> str:

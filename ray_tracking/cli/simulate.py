@@ -25,6 +25,7 @@ import click
 import orjson
 import uvloop
 
+from ray_tracking.cli.service import API_KEY_VARIABLE, KEY_HINT, not_a_url
 from ray_tracking.cli.simulate_player import Player
 from ray_tracking.cli.simulate_sender import AccessRefused, Acknowledged, Sender
 from ray_tracking.cli.simulate_tally import Tally
@@ -56,7 +57,7 @@ _SHARE = click.FloatRange(0, 1)
               help="Share of the API's events that are sent twice.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1),
               help="The same seed makes the same events, with the same ids.")  # fmt: skip
-@click.option("--api-key", envvar="RAY_TRACKING_API_KEY", help="A key with the scope ingest.")
+@click.option("--api-key", envvar=API_KEY_VARIABLE, help="A key with the scope ingest.")
 @click.option("--no-retry", is_flag=True, help="Send everything once.")
 @click.option("--retry-for", type=click.FloatRange(0), default=30, show_default=True,
               metavar="SECONDS", help="How long an event is tried again; keep it well under "
@@ -134,7 +135,7 @@ async def _play(
             planned = islice(plan(shape), count)
             ended_s = await player.play(planned, shape.rate_per_s, started_s + duration_s)
         except AccessRefused as error:
-            raise StartError(f"{url} refuses: {error} (--api-key)") from None
+            raise StartError(f"{url} refuses: {error}; {KEY_HINT}") from None
         finally:
             reporter.cancel()
             await asyncio.gather(reporter, return_exceptions=True)
@@ -145,8 +146,8 @@ async def _check_there(session: aiohttp.ClientSession, url: str) -> None:
     try:
         async with session.get(f"{url}/livez") as response:
             await response.read()
-    except aiohttp.InvalidURL:
-        raise StartError(f"{url!r} is not a URL such as http://127.0.0.1:8000") from None
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+        raise not_a_url(url) from None
     except (aiohttp.ClientError, OSError) as error:
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else str(error) or type(error).__name__
