@@ -127,7 +127,8 @@ class AsyncMethods:
             event_types: These types only.
             batch_size: Events in one transaction.
             reprocess_analytics: Show the new figures; else count only.
-            broadcast_updates: Tell live clients of the campaign.
+            broadcast_updates: Has no effect of its own: live clients of the campaign are told of
+                corrected figures in any case.
         """
         options = wire.replay_options(
             event_types, batch_size, reprocess_analytics, broadcast_updates

@@ -49,7 +49,9 @@ class _Moment(click.ParamType[datetime]):
     "--batch-size", type=click.IntRange(1, MAX_BATCH_SIZE), default=1000, show_default=True
 )
 @click.option("--no-reprocess", is_flag=True, help="Only read; no figure changes.")
-@click.option("--broadcast", is_flag=True, help="Those who watch see the corrected counters.")
+@click.option(
+    "--broadcast", is_flag=True, help="For scripts: who watches sees corrected figures anyway."
+)
 @click.option("--resume", metavar="ID", help="Go on with a replay that was begun.")
 @click.option("--dry-run", is_flag=True, help="Only show the difference that it would make.")
 @click.pass_context

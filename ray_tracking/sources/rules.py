@@ -21,7 +21,7 @@ def load_rules(paths: Sequence[str]) -> list[Rule]:
         module, _, name = path.partition(":")
         try:
             rule = getattr(import_module(module), name)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # it is somebody's code that runs here
             raise SettingsError(f"validation_rules: {path!r} cannot be imported: {error}") from None
         if not callable(rule):
             raise SettingsError(f"validation_rules: {path!r} is not a function")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,3 +44,14 @@ def test_a_rule_that_cannot_be_used_is_named(path: str) -> None:
     with pytest.raises(SettingsError, match=path) as error:
         load_rules([path])
     assert "\n" not in str(error.value)
+
+
+def test_a_module_that_fails_while_it_is_imported_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_rules.py").write_text("def rule(:\n")
+    (tmp_path / "unset_rules.py").write_text("import os\nos.environ['NOT_SET_ANYWHERE']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in ("broken_rules:rule", "unset_rules:rule"):
+        with pytest.raises(SettingsError, match=f"validation_rules: '{path}' cannot be imported"):
+            load_rules([path])
