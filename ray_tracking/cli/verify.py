@@ -60,9 +60,15 @@ def show(check: Check, rollup: str = "rollup", recount: str = "recount") -> None
     if wrong:
         shown = wrong[:_MOST_SHOWN]
         width = min(70, max(len(figure.name) for figure in shown))
-        click.echo(f"  {'':<{width}}  {rollup:>12}  {recount:>12}")
-        for figure in shown:
+        values = [(_text(figure.rollup), _text(figure.recount)) for figure in shown]
+        column = max(12, *(len(value) for pair in values for value in pair))
+        click.echo(f"  {'':<{width}}  {rollup:>{column}}  {recount:>{column}}")
+        for figure, (one, other) in zip(shown, values, strict=True):
             name = figure.name if len(figure.name) <= width else figure.name[: width - 1] + "…"
-            click.echo(f"  {name:<{width}}  {figure.rollup:>12}  {figure.recount:>12}")
+            click.echo(f"  {name:<{width}}  {one:>{column}}  {other:>{column}}")
         if len(wrong) > len(shown):
             click.echo(f"  … and {len(wrong) - len(shown):,} more")
+
+
+def _text(value: int | str | None) -> str:
+    return "none" if value is None else str(value)

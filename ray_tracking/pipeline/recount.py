@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from pydantic.alias_generators import to_camel
+
+from ray_tracking.events import BounceType
 from ray_tracking.pipeline.figures import iso_time
 
 FIRST, LAST = "first_event_at", "last_event_at"
-_BOUNCES = frozenset({"hard", "soft", "complaint", "suppression"})
 
 
 class Figure(NamedTuple):
@@ -18,12 +19,12 @@ class Figure(NamedTuple):
     One figure, as it is shown and as the rows say.
 
     Its name is that of the API, as in ``/campaigns/{id}/stats``; where it is about a bucket, a link
-    or a group, that follows. A time is as the API shows it, and empty where there is none.
+    or a group, that follows. A time is as the API shows it, and None where there is none.
     """
 
     name: str
-    rollup: int | str
-    recount: int | str
+    rollup: int | str | None
+    recount: int | str | None
 
     @property
     def is_total(self) -> bool:
@@ -52,11 +53,7 @@ class Check:
             "compared": len(self.figures),
             "differences": len(wrong),
             "figures": [
-                {
-                    "figure": figure.name,
-                    "rollup": _or_null(figure.rollup),
-                    "recount": _or_null(figure.recount),
-                }
+                {"figure": figure.name, "rollup": figure.rollup, "recount": figure.recount}
                 for figure in self.figures
                 if figure.is_total or figure.rollup != figure.recount
             ],
@@ -86,17 +83,13 @@ def _figure(name: str, rollup: int | None, recount: int | None) -> Figure:
 
 def _api_name(name: str) -> str:
     kind, space, of = name.partition(" ")
-    if name in _BOUNCES:
+    if name in get_args(BounceType):
         return f"bounces.{name}"
-    return re.sub("_([a-z])", lambda letter: letter[1].upper(), kind) + space + of
+    return to_camel(kind) + space + of
 
 
-def _time(micros: int | None) -> str:
-    return "" if micros is None else iso_time(micros)
-
-
-def _or_null(value: int | str) -> int | str | None:
-    return None if value == "" else value
+def _time(micros: int | None) -> str | None:
+    return None if micros is None else iso_time(micros)
 
 
 def together(counted: Mapping[str, int], sealed: Mapping[str, int]) -> dict[str, int]:

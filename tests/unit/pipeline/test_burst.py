@@ -65,3 +65,10 @@ def test_small_flushes_say_nothing_of_what_full_ones_take() -> None:
     assert burst.wait_ms(0, DELAY_MS) == 0
     burst.stored(1000, 0, full_events=1000)  # faster than the clock
     assert burst.wait_ms(0, DELAY_MS) == 0
+
+
+def test_a_flush_that_was_held_up_says_nothing_of_what_full_ones_take() -> None:
+    """Postgres was away for a while; that is no reason to store later still."""
+    burst = coming(1000)
+    burst.stored(1000, 60_000, full_events=1000)  # 17/s
+    assert burst.wait_ms(0, DELAY_MS) == 0
